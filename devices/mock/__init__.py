@@ -1,0 +1,1 @@
+"""What stands in for hardware and human: electrodes, stimulator, amplifier, patient, faults."""

@@ -1,0 +1,88 @@
+"""The part of a configuration that limits or makes current: what the guard reads by itself (I06).
+
+Every key is mandatory: nothing that limits or steers current has a default.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+
+class Stimulation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is to flow when a gate opens.
+
+    `level_ua` is a magnitude; `polarity` alone gives the sign at the electrode over the target.
+    Ramps are raised cosines, so their steepest slope is pi/2 * level / duration.
+    """
+
+    polarity: Literal["anodal", "cathodal"]
+    electrode: Literal["pad", "hd"]
+    contact_area_cm2: Annotated[float, Meta(gt=0.0, le=200.0)]
+    level_ua: Annotated[int, Meta(ge=10, le=2000)]
+    ramp_s: Annotated[float, Meta(ge=1.0, le=60.0)]
+    hold_s: Annotated[float, Meta(ge=1.0, le=1200.0)]
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ceilings of this study; each may lower the ceiling in code, never raise it."""
+
+    max_level_ua: Annotated[int, Meta(ge=1)]
+    max_density_ua_cm2: Annotated[float, Meta(gt=0.0)]
+    max_slew_ua_s: Annotated[int, Meta(ge=1)]
+    max_charge_uc: Annotated[int, Meta(ge=1)]
+    max_on_time_s: Annotated[float, Meta(gt=0.0)]
+    arm_below_ohm: Annotated[int, Meta(ge=1)]
+    stop_above_ohm: Annotated[int, Meta(ge=1)]
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which stimulator, and where.
+
+    `driver` is ``reference`` (the reference serial protocol, at `port`) or ``simulated`` (the mock, in-process,
+    on the virtual clock only). `port` is a device path such as ``/dev/ttyUSB0`` or the path that
+    ``cereloop mock stimulator`` prints; empty for ``simulated``.
+    """
+
+    driver: Literal["reference", "simulated"]
+    port: str
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All that the guard needs to know; written by the engine's shell, read back by the guard itself.
+
+    `input_is_simulated` says that the EEG comes from a patient model, a mock amplifier or a recording: such input never
+    drives a device that is not an emulator (I30).
+    """
+
+    session: str
+    stimulation: Stimulation
+    limits: Limits
+    device: Device
+    input_is_simulated: bool
+
+
+def encode(settings: Settings) -> bytes:
+    """Canonical bytes of `settings`; what both processes hash."""
+    return msgspec.json.encode(settings, order="deterministic")
+
+
+def decode(data: bytes) -> Settings:
+    """Strictly decode what `encode` wrote.
+
+    Raises
+    ------
+    msgspec.ValidationError
+        If a key is missing, unknown, out of range or of the wrong type; the message names its path.
+    msgspec.DecodeError
+        If `data` is no JSON.
+    """
+    return msgspec.json.decode(data, type=Settings, strict=True)
+
+
+def digest(settings: Settings) -> str:
+    """SHA-256 of the canonical bytes, as 64 hexadecimal digits."""
+    return hashlib.sha256(encode(settings)).hexdigest()

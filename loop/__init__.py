@@ -1,0 +1,1 @@
+"""cereloop: the loop between EEG and transcranial direct-current stimulation. Research use only."""

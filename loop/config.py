@@ -1,0 +1,313 @@
+"""Strict TOML into frozen structs: every field has a unit, a range and a reason; nothing that steers current has a default."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from devices import limits, settings
+from devices.mock.patient import PatientSettings
+
+Positive = Annotated[float, Meta(gt=0.0, le=1e6)]
+Label = Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; one sentence with file, key, what was expected and what to do."""
+
+
+class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all tables."""
+
+
+class SessionTable(_Table):
+    """Who, which arm, how long, and where the record goes."""
+
+    arm: Literal["closed_loop", "open_loop", "feedback_only"]
+    participant: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,32}$")]
+    duration_s: Annotated[float, Meta(ge=1.0, le=86_400.0)]
+    directory: str = "."
+
+
+class SourceTable(_Table):
+    """Where samples and markers come from.
+
+    ``lsl`` uses `name`, `type`, `source_id` (empty: any) and `marker_name`; ``recording`` uses `path`; ``patient`` uses
+    the table ``[patient]``. `jitter_s` is how far a sample's stamp may lie off the regular grid before it counts as a gap.
+    """
+
+    kind: Literal["lsl", "recording", "patient"]
+    name: str = ""
+    type: str = "EEG"
+    source_id: str = ""
+    marker_name: str = "cereloop-markers"
+    path: str = ""
+    timeout_s: Annotated[float, Meta(gt=0.0, le=120.0)] = 10.0
+    jitter_s: Annotated[float, Meta(ge=0.001, le=0.15)] = 0.03
+
+
+class MarkersTable(_Table):
+    """Other names for the vocabulary's markers, such as ``"target" = "STIM/NOX/100"``.
+
+    `imply_out_due` takes every stimulus as announced, for recordings whose markers never say when an outcome was due.
+    """
+
+    rename: dict[str, Annotated[str, Meta(max_length=100)]] = msgspec.field(default_factory=dict)
+    imply_out_due: bool = False
+
+
+class ChannelsTable(_Table):
+    """Which channels to leave out, and what the amplifier can carry.
+
+    `bad` are left out of everything; `rails_under_current` may saturate while current flows. A channel counts as railed at
+    `rail_uv`, as flat when its value has not changed for `flat_s`.
+    """
+
+    bad: tuple[Label, ...] = ()
+    rails_under_current: tuple[Label, ...] = ()
+    rail_uv: Annotated[float, Meta(gt=0.0, le=1e7)] = 187_500.0
+    flat_s: Annotated[float, Meta(ge=0.05, le=10.0)] = 0.25
+    line_hz: Literal[50, 60] = 50
+
+
+class EstimatorTable(_Table):
+    """The average-referenced fallback: one channel a side. Empty: the best pair that the cap has, which the output names."""
+
+    left: str = ""
+    right: str = ""
+    warmup_s: Annotated[float, Meta(ge=1.0, le=30.0)] = 3.0
+
+
+class PolicyTable(_Table):
+    """Evidence to decision: the CUSUM of K12 over outcomes seen in SENSE.
+
+    Each outcome adds ``index - expected_offset - expected_gain * surprise - drift`` (standard deviations), never below
+    zero. The gate is wanted open at `threshold`, closed again at `release`, on at least `min_outcomes` valid outcomes of
+    this SENSE window. Between two gates lie at least `refractory_s`; current flows at most `max_duty` of any
+    `duty_window_s`.
+    """
+
+    threshold: Annotated[float, Meta(gt=0.0, le=100.0)]
+    release: Annotated[float, Meta(ge=0.0, le=100.0)]
+    drift: Annotated[float, Meta(ge=0.0, le=10.0)]
+    expected_offset: Annotated[float, Meta(ge=-10.0, le=10.0)]
+    expected_gain: Annotated[float, Meta(ge=-10.0, le=10.0)]
+    min_outcomes: Annotated[int, Meta(ge=1, le=200)]
+    refractory_s: Annotated[float, Meta(ge=0.0, le=3600.0)]
+    max_duty: Annotated[float, Meta(gt=0.0, le=1.0)]
+    duty_window_s: Annotated[float, Meta(ge=10.0, le=7200.0)]
+
+
+class GateTable(_Table):
+    """The interleaved cycle: SENSE lasts at least `sense_s` (all of it, in open_loop); SETTLE follows every ramp-down."""
+
+    sense_s: Annotated[float, Meta(ge=1.0, le=3600.0)]
+    settle_s: Annotated[float, Meta(ge=5.0, le=120.0)]
+
+
+class Config(_Table):
+    """A whole session's configuration."""
+
+    session: SessionTable
+    source: SourceTable
+    policy: PolicyTable
+    gate: GateTable
+    markers: MarkersTable = MarkersTable()
+    channels: ChannelsTable = ChannelsTable()
+    estimator: EstimatorTable = EstimatorTable()
+    patient: PatientSettings | None = None
+    stimulation: settings.Stimulation | None = None
+    limits: settings.Limits | None = None
+    device: settings.Device | None = None
+
+    @property
+    def stimulates(self) -> bool:
+        """Whether this session may make current at all."""
+        return self.session.arm != "feedback_only"
+
+
+def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Read a configuration file.
+
+    Parameters
+    ----------
+    path : str or Path
+        A TOML file.
+    overrides : iterable of str
+        Single values such as ``policy.threshold=6``, in TOML notation; a bare word is taken as a string.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read or anything in it cannot be used; the message names file and key.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: {_os_words(error)}; give the path of a TOML file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); give a TOML file") from error
+    return parse(text, str(path), overrides)
+
+
+def parse(text: str, where: str = "config", overrides: Iterable[str] = ()) -> Config:
+    """Turn TOML text into a `Config`; `where` names its origin in error messages. Raises ConfigError."""
+    try:
+        tree = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{where}: not valid TOML: {error}") from error
+    for override in overrides:
+        _apply(tree, override)
+    return from_tree(tree, where)
+
+
+def from_tree(tree: Mapping[str, Any], where: str = "config") -> Config:
+    """Turn nested dictionaries, as `tomllib` makes them, into a `Config`. Raises ConfigError."""
+    _refuse_nonfinite(tree, where, "")
+    try:
+        config = msgspec.convert(tree, Config, strict=True)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}: {_words(error, tree)}") from error
+    _check(config, where)
+    return config
+
+
+def encode(config: Config) -> bytes:
+    """Canonical JSON of `config`: what is recorded, hashed and read back."""
+    return msgspec.json.encode(config, order="deterministic")
+
+
+def decode(data: bytes | str, where: str = "recorded config") -> Config:
+    """Read back what `encode` wrote. Raises ConfigError."""
+    try:
+        tree = msgspec.json.decode(data)
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{where}: not valid JSON: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{where}: expected an object of tables, got {type(tree).__name__}")
+    return from_tree({key: value for key, value in tree.items() if value is not None}, where)
+
+
+def digest(config: Config) -> str:
+    """SHA-256 of the canonical bytes."""
+    return hashlib.sha256(encode(config)).hexdigest()
+
+
+def guard_settings(config: Config, session: str, *, input_is_simulated: bool) -> settings.Settings:
+    """The part that the guard reads by itself (I06).
+
+    Raises
+    ------
+    ConfigError
+        If the configuration makes no current.
+    """
+    if config.stimulation is None or config.limits is None or config.device is None:
+        raise ConfigError("this configuration has no [stimulation], [limits] and [device]; there is nothing to guard")
+    return settings.Settings(
+        session=session,
+        stimulation=config.stimulation,
+        limits=config.limits,
+        device=config.device,
+        input_is_simulated=input_is_simulated,
+    )
+
+
+def _check(config: Config, where: str) -> None:
+    """What no single field can tell."""
+    if config.stimulates:
+        for table in ("stimulation", "limits", "device"):
+            if getattr(config, table) is None:
+                raise ConfigError(
+                    f"{where}: key `{table}` is missing: arm {config.session.arm} makes current, so [{table}] must be "
+                    "given in full; nothing that limits or steers current has a default"
+                )
+    if config.stimulation is not None and config.limits is not None and config.device is not None:
+        guard = guard_settings(config, "check", input_is_simulated=True)
+        try:
+            limits.check_settings(guard)
+        except limits.LimitError as error:
+            raise ConfigError(f"{where}: {error}") from error
+    if config.policy.release >= config.policy.threshold:
+        raise ConfigError(
+            f"{where}: key `policy.release` is {config.policy.release:g}, which is not below `policy.threshold` "
+            f"({config.policy.threshold:g}); without hysteresis the gate would chatter"
+        )
+    if config.source.kind == "recording" and not config.source.path:
+        raise ConfigError(f"{where}: key `source.path` is missing: source.kind is recording; name the file to replay")
+    if config.source.kind == "patient" and config.patient is None:
+        raise ConfigError(f"{where}: key `patient` is missing: source.kind is patient; add a [patient] table")
+    if bool(config.estimator.left) != bool(config.estimator.right):
+        raise ConfigError(f"{where}: keys `estimator.left` and `estimator.right` go together; give both or neither")
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or len(parts) < 2 or not all(parts):
+        raise ConfigError(f"override `{override}`: expected TABLE.KEY=VALUE, for example policy.threshold=6")
+    try:
+        parsed = tomllib.loads(f"value = {value.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()
+    node: Any = tree
+    for part in parts[:-1]:
+        node = node.setdefault(part, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"override `{override}`: `{part}` is not a table")
+    node[parts[-1]] = parsed
+
+
+def _refuse_nonfinite(node: object, where: str, path: str) -> None:
+    if isinstance(node, float) and not math.isfinite(node):
+        raise ConfigError(f"{where}: key `{path}` is {node}; expected a finite number")
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            _refuse_nonfinite(value, where, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            _refuse_nonfinite(value, where, f"{path}[{index}]")
+
+
+def _words(error: msgspec.ValidationError, tree: Mapping[str, Any]) -> str:
+    """One sentence from msgspec's message: the key first, then what is wrong with it, and the nearest known key."""
+    message, _, place = str(error).partition(" - at ")
+    path = place.strip("`").removeprefix("$").removeprefix(".")
+    if message.startswith("Object contains unknown field"):
+        unknown = message.split("`")[1]
+        key = f"{path}.{unknown}" if path else unknown
+        known = _known_keys(path)
+        near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.4)
+        hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
+        return f"unknown key `{key}`; {hint}"
+    if message.startswith("Object missing required field"):
+        missing = message.split("`")[1]
+        return f"key `{f'{path}.{missing}' if path else missing}` is missing; it has no default"
+    value: object = tree
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    got = "" if value is None or isinstance(value, Mapping) else f" (it is {value!r})"
+    return f"key `{path or 'top level'}`: {message[0].lower()}{message[1:]}{got}"
+
+
+def _known_keys(path: str) -> list[str]:
+    node: Any = Config
+    for part in path.split(".") if path else ():
+        hint = next((f.type for f in msgspec.structs.fields(node) if f.name == part), None)
+        options = [a for a in (*getattr(hint, "__args__", ()), hint) if isinstance(a, type)]
+        node = next((a for a in options if issubclass(a, msgspec.Struct)), None)
+        if node is None:
+            return []
+    return [field.name for field in msgspec.structs.fields(node)]
+
+
+def _os_words(error: OSError) -> str:
+    words = {FileNotFoundError: "no such file", IsADirectoryError: "is a directory", PermissionError: "not readable"}
+    return words.get(type(error), (error.strerror or str(error)).lower())

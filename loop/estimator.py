@@ -1,0 +1,244 @@
+"""Turns config and channel layout into the kernel's coefficients; owns the kernel.
+
+Without a calibration the spatial filter is the average-referenced fallback of one channel a side: it says so in
+`notes`, and what it measures is a *posterior-fossa prediction-error index* only in name and place.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy import signal
+
+from cext.kernel import Kernel
+from cext.params import KernelParams
+from loop import markers
+from loop.config import Config
+from loop.events import Layout
+from loop.montage import is_eeg_label, standard_label
+
+FEATURE_RATE_HZ: Final = 50
+LEARNED: Final = ("PFT_L", "PFT_R", "PFB_L", "PFB_R")
+
+# Pairs (left, right) over or near the posterior fossa, best first; only the first is the recommended site.
+PAIRS: Final = (("PO9", "PO10"), ("P9", "P10"), ("I1", "I2"), ("PO7", "PO8"), ("TP9", "TP10"), ("P7", "P8"), ("O1", "O2"))
+RING: Final = ("PO9", "PO10", "P9", "P10", "I1", "I2", "Iz", "TP9", "TP10", "PO7", "PO8", "O1", "O2")
+CONTROL: Final = ("Oz", "POz", "Pz")
+
+THETA_HZ: Final = (4.0, 7.0)
+BETA_HZ: Final = (14.0, 30.0)
+TAU_THETA_S: Final = 0.12
+TAU_BETA_S: Final = 0.05
+TAU_MUSCLE_S: Final = 0.05
+
+# K5: cues tau .1 .3 .7 1.2 s; outcomes .05 .1 .2 .4 .8 s.
+CUE_TAUS_S: Final = (0.1, 0.3, 0.7, 1.2)
+OUTCOME_TAUS_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8)
+
+# K8 windows in ticks of 20 ms: beta .12–.36 s, theta .30–.70 s, baseline -.60 to -.10 s.
+BETA_WINDOW: Final = (6, 18)
+THETA_WINDOW: Final = (15, 35)
+BASELINE: Final = (-30, -5)
+
+_LEAST_MUSCLE_BAND_HZ: Final = 15.0
+
+
+class LayoutError(ValueError):
+    """A layout that this estimator cannot work on; names the channels that are missing or wrong."""
+
+
+class Bank(NamedTuple):
+    """Filters of one rate: second-order sections for theta, beta and muscle (None: the rate cannot carry it)."""
+
+    theta: npt.NDArray[np.float64]
+    beta: npt.NDArray[np.float64]
+    muscle: npt.NDArray[np.float64] | None
+    muscle_band_hz: tuple[float, float] | None
+    notes: tuple[str, ...]
+
+
+class Estimator:
+    """The kernel of one layout, and what it says of itself.
+
+    Parameters
+    ----------
+    config : Config
+        Uses `channels` and `estimator`.
+    layout : Layout
+        Channels, units and rate of the stream.
+
+    Attributes
+    ----------
+    kernel : cext.kernel.Kernel
+    used : ndarray of bool, shape (n_channels,)
+        Channels that the estimate rests on.
+    columns, learned, notes : tuple of str
+        Names of the feature columns, of the learned streams, and sentences for the reader.
+    name : str
+        The spatial filter in words.
+
+    Raises
+    ------
+    LayoutError
+        If a channel that the config names is missing, or the cap has no usable pair.
+    """
+
+    def __init__(self, config: Config, layout: Layout) -> None:
+        labels = [standard_label(label) for label in layout.labels]
+        index = {label: i for i, label in reversed(list(enumerate(labels)))}
+        bad = {_find(name, index, "channels.bad") for name in config.channels.bad}
+        for name in config.channels.rails_under_current:
+            _find(name, index, "channels.rails_under_current")
+        eeg = [i for i, label in enumerate(labels) if is_eeg_label(label) and i not in bad]
+        left, right, pair_note = _pair(config, index, set(eeg))
+        control = next((index[name] for name in CONTROL if index.get(name) in eeg), None)
+        ring = [index[name] for name in RING if index.get(name) in eeg] or [index[left], index[right]]
+        bank = design(layout.sfreq_hz, config.channels.line_hz)
+        notes = [pair_note, *bank.notes]
+        if len(eeg) < 8:
+            notes.append(f"the average reference rests on only {len(eeg)} channels")
+        if control is None:
+            notes.append("no occipital control channel (Oz, POz, Pz) in this cap")
+
+        chains: list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float]] = []
+        pooling: list[list[int]] = []
+        streams = list(LEARNED)
+        for sections, tau_s in ((bank.theta, TAU_THETA_S), (bank.beta, TAU_BETA_S)):
+            for label in (left, right):
+                pooling.append([len(chains)])
+                chains.append((_unit(len(labels), index[label]), sections, tau_s))
+        if control is not None:
+            for name, sections, tau_s in (("OCT", bank.theta, TAU_THETA_S), ("OCB", bank.beta, TAU_BETA_S)):
+                streams.append(name)
+                pooling.append([len(chains)])
+                chains.append((_unit(len(labels), control), sections, tau_s))
+        muscle_stream = -1
+        if bank.muscle is not None:
+            muscle_stream = len(streams)
+            streams.append("EMG")
+            pooling.append(list(range(len(chains), len(chains) + len(ring))))
+            chains.extend((_unit(len(labels), i), bank.muscle, TAU_MUSCLE_S) for i in ring)
+
+        self.used = np.zeros(len(labels), dtype=np.bool_)
+        self.used[eeg] = True
+        self.params = _params(config, layout, self.used, chains, pooling, muscle_stream)
+        self.kernel = Kernel(self.params)
+        self.columns = tuple(self.params.column_names(streams))
+        self.learned = LEARNED
+        self.name = f"fallback: average-referenced {left}/{right}, not calibrated"
+        self.notes = tuple(note for note in notes if note)
+        self.is_stand_in = (left, right) != PAIRS[0] and not config.estimator.left
+        self.scale_uv = np.array(layout.to_uv)
+        self.event_span_s = (-BASELINE[0] / FEATURE_RATE_HZ, THETA_WINDOW[1] / FEATURE_RATE_HZ)
+
+
+def design(sfreq_hz: float, line_hz: float) -> Bank:
+    """Causal sections for one rate (K2); a band that the rate cannot carry moves, or is switched off and said so.
+
+    High-pass Butterworth order 2 at 1 Hz, notch (Q 30), band edges of order 1 (theta, beta) and 2 (muscle): minimum-phase,
+    because in a causal loop the group delay decides.
+    """
+    high = signal.butter(2, 1.0, "highpass", fs=sfreq_hz, output="sos")
+    common = [high]
+    if line_hz < 0.45 * sfreq_hz:
+        common.append(signal.tf2sos(*signal.iirnotch(line_hz, 30.0, fs=sfreq_hz)))
+    notes = []
+
+    def band(order: int, edges: tuple[float, float]) -> npt.NDArray[np.float64]:
+        sections = signal.butter(order, edges, "bandpass", fs=sfreq_hz, output="sos")
+        return np.concatenate([*common, np.atleast_2d(sections)])
+
+    top = min(200.0, 0.4 * sfreq_hz)
+    bottom = max(top / 2.0, line_hz + 8.0)
+    muscle: tuple[float, float] | None = (bottom, top)
+    if top - bottom < _LEAST_MUSCLE_BAND_HZ:
+        muscle = None
+        notes.append(f"no muscle index: {sfreq_hz:g} Hz cannot carry a band above the mains; muscle bursts go unflagged")
+    elif (bottom, top) != (100.0, 200.0):
+        notes.append(f"muscle band moved to {bottom:.0f}–{top:.0f} Hz: {sfreq_hz:g} Hz cannot carry 100–200 Hz")
+    return Bank(
+        theta=band(1, THETA_HZ),
+        beta=band(1, BETA_HZ),
+        muscle=None if muscle is None else band(2, muscle),
+        muscle_band_hz=muscle,
+        notes=tuple(notes),
+    )
+
+
+def _params(
+    config: Config,
+    layout: Layout,
+    used: npt.NDArray[np.bool_],
+    chains: list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float]],
+    pooling: list[list[int]],
+    muscle_stream: int,
+) -> KernelParams:
+    n_sections = np.array([len(sections) for _, sections, _ in chains])
+    sos = np.zeros((len(chains), int(n_sections.max()), 6))
+    sos[...] = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
+    for i, (_, sections, _) in enumerate(chains):
+        sos[i, : len(sections)] = sections
+    pool = np.zeros((len(pooling), len(chains)))
+    for stream, members in enumerate(pooling):
+        pool[stream, members] = 1.0 / len(members)
+    basis = [(c, tau) for c in range(3) for tau in CUE_TAUS_S] + [(c, tau) for c in range(3, 6) for tau in OUTCOME_TAUS_S]
+    return KernelParams(
+        sfreq_hz=layout.sfreq_hz,
+        feature_rate_hz=FEATURE_RATE_HZ,
+        n_channels=len(layout.labels),
+        used=used,
+        reference=used / used.sum(),
+        projection=np.stack([weights for weights, _, _ in chains]),
+        sos=sos,
+        n_sections=n_sections,
+        smoothing=np.array([math.exp(-1.0 / (tau_s * layout.sfreq_hz)) for _, _, tau_s in chains]),
+        pooling=pool,
+        n_learned=len(LEARNED),
+        muscle_stream=muscle_stream,
+        warmup_samples=round(config.estimator.warmup_s * layout.sfreq_hz),
+        windows=np.array([THETA_WINDOW, THETA_WINDOW, BETA_WINDOW, BETA_WINDOW]),
+        baseline=np.array(BASELINE),
+        basis_channel=np.array([channel for channel, _ in basis]),
+        basis_tau_s=np.array([tau for _, tau in basis]),
+        rail_uv=np.full(len(layout.labels), config.channels.rail_uv),
+        flat_samples=max(2, round(config.channels.flat_s * layout.sfreq_hz)),
+    )
+
+
+def _pair(config: Config, index: dict[str, int], eeg: set[int]) -> tuple[str, str, str]:
+    if config.estimator.left:
+        names = standard_label(config.estimator.left), standard_label(config.estimator.right)
+        for name, key in zip(names, ("left", "right"), strict=True):
+            if _find(name, index, f"estimator.{key}") not in eeg:
+                raise LayoutError(f"estimator.{key} is `{name}`, which is listed as bad; choose another channel")
+        return *names, _stand_in_note(*names)
+    for left, right in PAIRS:
+        if index.get(left) in eeg and index.get(right) in eeg:
+            return left, right, _stand_in_note(left, right)
+    have = ", ".join(list(index)[:12])
+    raise LayoutError(f"no posterior pair in this cap: needs PO9 and PO10 (or P9/P10, PO7/PO8, TP9/TP10, O1/O2); it has {have}")
+
+
+def _stand_in_note(left: str, right: str) -> str:
+    if (left, right) == PAIRS[0]:
+        return ""
+    return f"{left}/{right} stand in for PO9/PO10: this is not a posterior-fossa site"
+
+
+def _find(name: str, index: dict[str, int], key: str) -> int:
+    label = standard_label(name)
+    if label not in index:
+        raise LayoutError(f"{key} names `{name}`, which is not in this stream; it has {', '.join(index)}")
+    return index[label]
+
+
+def _unit(n: int, i: int) -> npt.NDArray[np.float64]:
+    weights = np.zeros(n)
+    weights[i] = 1.0
+    return weights
+
+
+N_MARKERS: Final = len(markers.CHANNELS)

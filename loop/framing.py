@@ -1,0 +1,153 @@
+"""Each sample once and in order: gaps, duplicates, reorder, bursts, clock jumps and rate drift are named (I13)."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from devices.clock import NS_PER_S
+from loop.events import Int64s
+
+STALE_NS: Final = 200_000_000
+CLOCK_JUMP_NS: Final = NS_PER_S
+DRIFT_WINDOW_NS: Final = 10 * NS_PER_S
+DRIFT_LIMIT: Final = 0.02
+# How fast the expected grid follows the stamps: one part in 16 a chunk keeps jitter out and follows real drift.
+_FOLLOW: Final = 16
+
+
+class Fault(NamedTuple):
+    """Something wrong with the stream's timing; `ends_segment` where samples before and after must not be joined."""
+
+    name: str
+    detail: str
+    ends_segment: bool
+
+
+class Framed(NamedTuple):
+    """What `Framer.take` made of a chunk: the rows `start` to `stop` are to be processed, after a restart if told so."""
+
+    start: int
+    stop: int
+    restart: bool
+    fresh: bool
+    faults: tuple[Fault, ...]
+
+
+class Framer:
+    """Follows one segment's time stamps.
+
+    Stamps are compared with a grid at the nominal rate that follows them slowly. A chunk that lies off the grid by more
+    than `jitter_ns` is a gap (ahead), or a duplicate, a reordering or a clock jump (behind).
+
+    Parameters
+    ----------
+    sfreq_hz : float
+        Nominal rate of the segment.
+    jitter_ns : int
+        Tolerated distance between a stamp and the grid.
+    """
+
+    def __init__(self, sfreq_hz: float, jitter_ns: int) -> None:
+        self._period_ns = NS_PER_S / sfreq_hz
+        self._jitter_ns = max(jitter_ns, int(2 * self._period_ns))
+        self._next_ns: int | None = None
+        self._newest_ns: int | None = None
+        self._anchor: tuple[int, int] | None = None
+        self._count = 0
+        self._late = False
+
+    def take(self, t_ns: int, stamps_ns: Int64s) -> Framed:
+        """Judge one chunk that arrived at `t_ns`; `stamps_ns` is (n_times,)."""
+        n = len(stamps_ns)
+        if n == 0:
+            return Framed(0, 0, False, False, ())
+        faults: list[Fault] = []
+        first, last = int(stamps_ns[0]), int(stamps_ns[-1])
+        start, restart = 0, False
+
+        if n > 1:
+            steps = np.diff(stamps_ns)
+            inner = self._inner_fault(steps)
+            if inner is not None:
+                # Nothing inside a broken chunk can be trusted to be in order: leave it out whole.
+                self._forget()
+                return Framed(0, 0, True, False, (inner,))
+        if self._next_ns is not None:
+            off_ns = first - self._next_ns
+            if off_ns > CLOCK_JUMP_NS and abs(t_ns - last) > CLOCK_JUMP_NS:
+                faults.append(Fault("clock_jump", f"stamps jumped ahead by {off_ns / NS_PER_S:.3f} s", True))
+                restart = True
+            elif off_ns > self._jitter_ns:
+                missing = round(off_ns / self._period_ns)
+                text = f"{missing} samples missing ({off_ns / 1e6:.0f} ms)"
+                faults.append(Fault("gap", text, True))
+                restart = True
+            elif off_ns < -self._jitter_ns:
+                start, restart, fault = self._behind(t_ns, stamps_ns, off_ns)
+                faults.append(fault)
+        if start >= n:
+            return Framed(n, n, False, False, tuple(faults))
+
+        age_ns = t_ns - last
+        fresh = age_ns <= STALE_NS
+        if not fresh and not self._late:
+            faults.append(Fault("late_data", f"samples are {age_ns / 1e6:.0f} ms old on arrival", False))
+        self._late = not fresh
+        self._follow(stamps_ns[start:], restart)
+        drift = self._drift(last, n - start, restart)
+        if drift is not None:
+            faults.append(drift)
+        return Framed(start, n, restart, fresh, tuple(faults))
+
+    def _inner_fault(self, steps: Int64s) -> Fault | None:
+        low, high = int(steps.min()), int(steps.max())
+        if low < -self._jitter_ns:
+            return Fault("reorder", f"stamps run backwards inside a chunk, by {-low / 1e6:.1f} ms", True)
+        if high > self._period_ns + self._jitter_ns:
+            return Fault("gap", f"{round(high / self._period_ns) - 1} samples missing inside a chunk", True)
+        if low == 0 and len(steps) and int(np.count_nonzero(steps == 0)) * 2 > len(steps):
+            return Fault("duplicate", "samples of one chunk share their stamps", True)
+        return None
+
+    def _behind(self, t_ns: int, stamps_ns: Int64s, off_ns: int) -> tuple[int, bool, Fault]:
+        """A chunk that starts before the expected time: a duplicate, an old one, or another clock."""
+        assert self._newest_ns is not None
+        new = int(np.searchsorted(stamps_ns, self._newest_ns + int(self._period_ns / 2), side="left"))
+        n = len(stamps_ns)
+        if off_ns < -CLOCK_JUMP_NS and abs(t_ns - int(stamps_ns[-1])) > CLOCK_JUMP_NS:
+            return 0, True, Fault("clock_jump", f"stamps jumped back by {-off_ns / NS_PER_S:.3f} s", True)
+        if new >= n:
+            return n, False, Fault("duplicate", f"{n} samples lie in the past by {-off_ns / 1e6:.0f} ms: left out", False)
+        return new, False, Fault("duplicate", f"{new} of {n} samples had come before: left out", False)
+
+    def _follow(self, stamps_ns: Int64s, restart: bool) -> None:
+        last = int(stamps_ns[-1])
+        if self._next_ns is None or restart:
+            self._next_ns = last + round(self._period_ns)
+        else:
+            expected_last = self._next_ns + round((len(stamps_ns) - 1) * self._period_ns)
+            self._next_ns = expected_last + (last - expected_last) // _FOLLOW + round(self._period_ns)
+        self._newest_ns = last if restart or self._newest_ns is None else max(self._newest_ns, last)
+
+    def _drift(self, last_ns: int, n: int, restart: bool) -> Fault | None:
+        """Compare the count of samples with the time they span, every ten seconds."""
+        if self._anchor is None or restart:
+            self._anchor, self._count = (last_ns, 0), 0
+            return None
+        self._count += n
+        span_ns = last_ns - self._anchor[0]
+        if span_ns < DRIFT_WINDOW_NS:
+            return None
+        ratio = self._count * self._period_ns / span_ns
+        self._anchor, self._count = (last_ns, 0), 0
+        if abs(ratio - 1.0) <= DRIFT_LIMIT:
+            return None
+        rate = ratio * NS_PER_S / self._period_ns
+        return Fault("rate_drift", f"{rate:.2f} samples a second instead of {NS_PER_S / self._period_ns:.2f}", False)
+
+    def _forget(self) -> None:
+        self._next_ns = None
+        self._anchor = None
+        self._count = 0

@@ -1,0 +1,177 @@
+"""Evidence to decision: event features against their null, a normative learner, the CUSUM of K12, and why.
+
+All is pure: state in, state out. Until a calibration exists, an outcome's index is the mean of its event features, each in
+standard deviations of *pseudo-events*: the same windows laid on a regular grid over all of SENSE.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final, Literal, NamedTuple
+
+from loop.config import PolicyTable
+
+PSEUDO_PERIOD_S: Final = 1.3
+MIN_PSEUDO: Final = 30
+_SCALE_PSEUDO: Final = 10
+_CLIP: Final = 4.0
+_LEAST_VARIANCE: Final = 1e-12
+# The null forgets with this many pseudo-events (about six minutes), so that it follows slow drifts of the recording.
+_NULL_MEMORY: Final = 300
+_LEARNING_RATE: Final = 0.25
+_PRIOR: Final = 0.5
+# Evidence saturates at this multiple of the threshold, so that release stays within reach after a long excess.
+_CEILING: Final = 2.0
+
+
+class Null(NamedTuple):
+    """Running mean and variance of the pseudo-events' features; each tuple has one entry a learned stream."""
+
+    n: int = 0
+    mean: tuple[float, ...] = ()
+    variance: tuple[float, ...] = ()
+
+
+class Score(NamedTuple):
+    """What one outcome said; None throughout where it is no evidence, with the reason."""
+
+    index: float | None
+    surprise: float
+    expected: float | None
+    excess: float | None
+    evidence: float
+    reason: str
+
+
+class PolicyState(NamedTuple):
+    """`belief` is expected noxious intensity per cue; `window` holds the valid outcomes of this SENSE window.
+
+    `null` has the pseudo-events' features stream by stream, `composite` the mean over streams once each is standardised.
+    """
+
+    null: Null = Null()
+    composite: Null = Null()
+    belief: tuple[tuple[str, float], ...] = ()
+    evidence: float = 0.0
+    wanted: bool = False
+    window: tuple[int, ...] = ()
+    outcomes: int = 0
+    decision: int = 0
+
+
+class Verdict(NamedTuple):
+    """What is wanted now, and why, in a sentence."""
+
+    wanted: Literal["open", "closed"]
+    reason: str
+
+
+def learn_null(null: Null, features: tuple[float, ...]) -> Null:
+    """Take one valid pseudo-event into the null: exact moments at first, exponential memory later."""
+    if not null.n:
+        return Null(1, features, (0.0,) * len(features))
+    n = min(null.n + 1, _NULL_MEMORY)
+    gain = 1.0 / n
+    mean, variance = [], []
+    for x, m, v in zip(features, null.mean, null.variance, strict=True):
+        step = x - m
+        mean.append(m + gain * step)
+        variance.append((1.0 - gain) * (v + gain * step * step))
+    return Null(null.n + 1, tuple(mean), tuple(variance))
+
+
+def take_pseudo(state: PolicyState, features: tuple[float, ...]) -> PolicyState:
+    """Take one valid pseudo-event into both nulls; the composite begins once the streams' scales are known."""
+    if state.null.n >= _SCALE_PSEUDO:
+        state = state._replace(composite=learn_null(state.composite, (_composite(state.null, features),)))
+    return state._replace(null=learn_null(state.null, features))
+
+
+def surprise_of(belief: tuple[tuple[str, float], ...], cue: str, intensity: float) -> float:
+    """|outcome - expectation| of the normative learner, 0 to 1."""
+    return abs(intensity - dict(belief).get(cue, _PRIOR))
+
+
+def update_belief(belief: tuple[tuple[str, float], ...], cue: str, intensity: float) -> tuple[tuple[str, float], ...]:
+    """Rescorla–Wagner with rate 0.25 per cue (K12's normative learner)."""
+    values = dict(belief)
+    value = values.get(cue, _PRIOR)
+    values[cue] = value + _LEARNING_RATE * (intensity - value)
+    return tuple(sorted(values.items()))
+
+
+def score(
+    table: PolicyTable,
+    state: PolicyState,
+    event: int,
+    cue: str,
+    intensity: float,
+    features: tuple[float, ...] | None,
+    refusal: str,
+) -> tuple[PolicyState, Score]:
+    """Judge one outcome and, where it is evidence, move the CUSUM.
+
+    Parameters
+    ----------
+    table : PolicyTable
+    state : PolicyState
+    event : int
+        Number of the outcome.
+    cue : str
+        Name of the cue that preceded it, "" for none.
+    intensity : float
+        Noxious intensity, 0 to 1.
+    features : tuple of float, or None
+        Event features (K8); None where they are not valid.
+    refusal : str
+        Why this outcome may not be evidence; empty where it may.
+
+    Returns
+    -------
+    PolicyState, Score
+        An outcome that is no evidence still teaches the learner: the participant saw it.
+    """
+    surprise = surprise_of(state.belief, cue, intensity)
+    state = state._replace(belief=update_belief(state.belief, cue, intensity), outcomes=state.outcomes + 1)
+    index = None
+    if features is not None and state.composite.n >= MIN_PSEUDO:
+        (mean,), (variance,) = state.composite.mean, state.composite.variance
+        index = (_composite(state.null, features) - mean) / math.sqrt(variance + _LEAST_VARIANCE)
+    if not refusal and features is None:
+        refusal = "features not valid"
+    if not refusal and index is None:
+        refusal = f"the null has {state.composite.n} of {MIN_PSEUDO} pseudo-events"
+    if refusal or index is None:
+        return state, Score(index, surprise, None, None, state.evidence, refusal)
+    expected = table.expected_offset + table.expected_gain * surprise
+    excess = index - expected
+    evidence = min(max(0.0, state.evidence + excess - table.drift), _CEILING * table.threshold)
+    state = state._replace(evidence=evidence, window=(*state.window, event))
+    return state, Score(index, surprise, expected, excess, evidence, "")
+
+
+def start_sense(state: PolicyState) -> PolicyState:
+    """A new SENSE window: outcomes are counted anew, evidence stays."""
+    return state._replace(window=())
+
+
+def judge(table: PolicyTable, state: PolicyState) -> Verdict:
+    """What closed_loop wants after the outcomes so far of this SENSE window."""
+    n, level = len(state.window), state.evidence
+    if n < table.min_outcomes:
+        return Verdict("closed", f"{n} of {table.min_outcomes} valid outcomes in this window")
+    if state.wanted and level > table.release:
+        return Verdict("open", f"evidence {level:.1f} still above the release level {table.release:g}")
+    if level >= table.threshold:
+        return Verdict("open", f"evidence {level:.1f} reached the threshold {table.threshold:g}")
+    if state.wanted:
+        return Verdict("closed", f"evidence {level:.1f} fell to the release level {table.release:g}")
+    return Verdict("closed", f"evidence {level:.1f} below the threshold {table.threshold:g}")
+
+
+def _composite(null: Null, features: tuple[float, ...]) -> float:
+    """Mean over streams of the standardised features, each clipped at 4 standard deviations (K9's clip)."""
+    total = 0.0
+    for x, m, v in zip(features, null.mean, null.variance, strict=True):
+        total += min(max((x - m) / math.sqrt(v + _LEAST_VARIANCE), -_CLIP), _CLIP)
+    return total / len(features)

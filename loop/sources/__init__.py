@@ -1,0 +1,1 @@
+"""Adapters that yield chunks and markers, and do no mathematics."""
