@@ -28,21 +28,21 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 # ---- engine (or `cereloop stop`) to guard
 
 
-class Hello(_Message, tag="hello"):
+class Hello(_Message, frozen=True, tag="hello"):
     """First message on a connection; a hash that differs from the guard's own reading is refused (I06)."""
 
     version: int
     settings_sha256: str
 
 
-class Arm(_Message, tag="arm"):
+class Arm(_Message, frozen=True, tag="arm"):
     """The operator has typed the code that `Welcome` carried; valid for 60 s unless a level follows."""
 
     seq: Seq
     code: str
 
 
-class Reserve(_Message, tag="reserve"):
+class Reserve(_Message, frozen=True, tag="reserve"):
     """Before RAMP_UP: the greatest charge and time that the coming gate can need."""
 
     seq: Seq
@@ -50,7 +50,7 @@ class Reserve(_Message, tag="reserve"):
     on_time_ms: Annotated[int, Meta(ge=0)]
 
 
-class Command(_Message, tag="command"):
+class Command(_Message, frozen=True, tag="command"):
     """A level (magnitude, integer microamps: NaN cannot be one) that holds until `deadline_ns` on CLOCK_BOOTTIME."""
 
     seq: Seq
@@ -59,21 +59,21 @@ class Command(_Message, tag="command"):
     decision: int
 
 
-class Stop(_Message, tag="stop"):
+class Stop(_Message, frozen=True, tag="stop"):
     """Stop now, by class 0 (cut), 1 (abort ramp) or 2 (session ramp). Needs no Hello; always works (I28)."""
 
     stop_class: Annotated[int, Meta(ge=0, le=2)]
     reason: Reason
 
 
-class Reset(_Message, tag="reset"):
+class Reset(_Message, frozen=True, tag="reset"):
     """The operator resets a latch or an abort at confirmed zero; the session must then be armed anew."""
 
     seq: Seq
     operator: Annotated[str, Meta(min_length=1, max_length=100)]
 
 
-class Goodbye(_Message, tag="goodbye"):
+class Goodbye(_Message, frozen=True, tag="goodbye"):
     """The engine ends in order; the guard goes to zero, then exits."""
 
     reason: Reason
@@ -85,7 +85,7 @@ ToGuard = Hello | Arm | Reserve | Command | Stop | Reset | Goodbye
 # ---- guard to engine
 
 
-class Welcome(_Message, tag="welcome"):
+class Welcome(_Message, frozen=True, tag="welcome"):
     """Answer to Hello: the device, its limits in force, and the code the operator must type."""
 
     version: int
@@ -96,14 +96,14 @@ class Welcome(_Message, tag="welcome"):
     arm_code: str
 
 
-class Refused(_Message, tag="refused"):
+class Refused(_Message, frozen=True, tag="refused"):
     """A request was refused; `seq` is its number, 0 where it had none."""
 
     seq: int
     reason: Reason
 
 
-class Report(_Message, tag="report"):
+class Report(_Message, frozen=True, tag="report"):
     """State of guard and device; every 50 ms and at every change of phase.
 
     phase: ``zeroing``, ``safe`` (disarmed at zero), ``armed``, ``live`` (current may flow), ``aborting`` (S1),
@@ -150,7 +150,8 @@ def decode_to_guard(packet: bytes) -> ToGuard:
     LinkError
         If the packet is too long, malformed, of an unknown kind, or a field is out of range.
     """
-    return _decode(packet, _TO_GUARD)
+    message: ToGuard = _decode(packet, _TO_GUARD)
+    return message
 
 
 def decode_from_guard(packet: bytes) -> FromGuard:
@@ -161,13 +162,15 @@ def decode_from_guard(packet: bytes) -> FromGuard:
     LinkError
         As for `decode_to_guard`.
     """
-    return _decode(packet, _FROM_GUARD)
+    message: FromGuard = _decode(packet, _FROM_GUARD)
+    return message
 
 
 def _decode(packet: bytes, decoder: msgspec.msgpack.Decoder[_T]) -> _T:
     if len(packet) > MAX_PACKET_BYTES:
         raise LinkError(f"packet of {len(packet)} bytes; at most {MAX_PACKET_BYTES} are allowed")
     try:
-        return decoder.decode(packet)
+        message: _T = decoder.decode(packet)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise LinkError(f"not a message of link version {LINK_VERSION}: {error}") from error
+    return message

@@ -8,7 +8,7 @@ import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -18,6 +18,7 @@ from devices.mock.patient import PatientSettings
 
 Positive = Annotated[float, Meta(gt=0.0, le=1e6)]
 Label = Annotated[str, Meta(min_length=1, max_length=64)]
+_LONGEST_QUOTE: Final = 120
 
 
 class ConfigError(ValueError):
@@ -32,7 +33,7 @@ class SessionTable(_Table):
     """Who, which arm, how long, and where the record goes."""
 
     arm: Literal["closed_loop", "open_loop", "feedback_only"]
-    participant: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,32}$")]
+    participant: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,32}\Z")]
     duration_s: Annotated[float, Meta(ge=1.0, le=86_400.0)]
     directory: str = "."
 
@@ -42,6 +43,7 @@ class SourceTable(_Table):
 
     ``lsl`` uses `name`, `type`, `source_id` (empty: any) and `marker_name`; ``recording`` uses `path`; ``patient`` uses
     the table ``[patient]``. `jitter_s` is how far a sample's stamp may lie off the regular grid before it counts as a gap.
+    `reach` is how far LSL looks and is heard: this machine only, or the network.
     """
 
     kind: Literal["lsl", "recording", "patient"]
@@ -50,6 +52,7 @@ class SourceTable(_Table):
     source_id: str = ""
     marker_name: str = "cereloop-markers"
     path: str = ""
+    reach: Literal["machine", "network"] = "network"
     timeout_s: Annotated[float, Meta(gt=0.0, le=120.0)] = 10.0
     jitter_s: Annotated[float, Meta(ge=0.001, le=0.15)] = 0.03
 
@@ -162,7 +165,7 @@ def parse(text: str, where: str = "config", overrides: Iterable[str] = ()) -> Co
     """Turn TOML text into a `Config`; `where` names its origin in error messages. Raises ConfigError."""
     try:
         tree = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{where}: not valid TOML: {error}") from error
     for override in overrides:
         _apply(tree, override)
@@ -282,7 +285,7 @@ def _words(error: msgspec.ValidationError, tree: Mapping[str, Any]) -> str:
     path = place.strip("`").removeprefix("$").removeprefix(".")
     if message.startswith("Object contains unknown field"):
         unknown = message.split("`")[1]
-        key = f"{path}.{unknown}" if path else unknown
+        key = _one_line(f"{path}.{unknown}" if path else unknown)
         known = _known_keys(path)
         near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.4)
         hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
@@ -293,8 +296,8 @@ def _words(error: msgspec.ValidationError, tree: Mapping[str, Any]) -> str:
     value: object = tree
     for part in path.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
-    got = "" if value is None or isinstance(value, Mapping) else f" (it is {value!r})"
-    return f"key `{path or 'top level'}`: {message[0].lower()}{message[1:]}{got}"
+    got = "" if value is None or isinstance(value, Mapping) else f" (it is {_one_line(repr(value))})"
+    return f"key `{_one_line(path) or 'top level'}`: {message[0].lower()}{message[1:]}{got}"
 
 
 def _known_keys(path: str) -> list[str]:
@@ -306,6 +309,12 @@ def _known_keys(path: str) -> list[str]:
         if node is None:
             return []
     return [field.name for field in msgspec.structs.fields(node)]
+
+
+def _one_line(text: str) -> str:
+    """Text from a file as it may stand in a message: no line breaks, no control characters, not endless."""
+    plain = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return plain if len(plain) <= _LONGEST_QUOTE else f"{plain[:_LONGEST_QUOTE]}…"
 
 
 def _os_words(error: OSError) -> str:

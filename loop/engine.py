@@ -9,7 +9,7 @@ from devices import limits, link
 from devices.clock import NS_PER_MS, NS_PER_S
 from devices.stimulator import StopClass
 from loop import gate, policy
-from loop.config import Config, guard_settings
+from loop.config import Config
 from loop.events import (
     Chunk,
     ClockOffset,
@@ -39,6 +39,7 @@ from loop.perception import Judged, Perception
 LEASE_NS: Final = 250 * NS_PER_MS
 TICK_NS: Final = 20 * NS_PER_MS
 ZERO_UA: Final = 10.0
+_RENEW_AT_ZERO_NS: Final = 200 * NS_PER_MS
 _SILENCE_NS: Final = 60 * NS_PER_S
 # A baseline of 0.6 s before an outcome must lie in SENSE as well (I17).
 _BASELINE_NS: Final = 600 * NS_PER_MS
@@ -64,8 +65,9 @@ class Engine:
         self._at_zero = True
         self._seq = 0
         self._reservation = (0, 0)
-        if config.stimulates:
-            self._reservation = limits.gate_cost(guard_settings(config, "gate", input_is_simulated=True).stimulation)
+        if config.stimulation is not None:
+            dose = limits.gate_dose(config.stimulation)
+            self._reservation = (dose.charge_uc, dose.on_time_ms)
         self._excluded: list[tuple[int, int | None]] = []
         self._started_ns: int | None = None
         self._fresh_ns: int | None = None
@@ -73,9 +75,13 @@ class Engine:
         self._offset_ns: int | None = None
         self._wish: Wish = "none"
         self._wish_reason = ""
+        self._end_reason = ""
+        self._stopping = False
+        self._guard_is_gone = False
         self._open_decision = 0
         self._open_reason = ""
         self._held = ""
+        self._renewed_ns = -_RENEW_AT_ZERO_NS
         self._no_more = ""
         self._last_outcome_ns: int | None = None
         self._finished = False
@@ -153,6 +159,7 @@ class Engine:
             case GuardLost():
                 self._incident(event.t_ns, "guard_lost", event.reason, "session ends; the device cuts by itself")
                 self._guard, self._guard_reason, self._at_zero = "stopped", event.reason, True
+                self._guard_is_gone = True
                 self._ask("end", f"the guard is gone: {event.reason}")
         return self._out
 
@@ -166,6 +173,8 @@ class Engine:
         self._discard_window()
         if self._perception.refused:
             self._fault(event.t_ns, "layout_refused", self._perception.refused)
+        elif self._gate.phase in gate.WITH_CURRENT:
+            self._fault(event.t_ns, "segment_restarted", "the stream began anew")
 
     def _take_chunk(self, event: Chunk) -> None:
         seen = self._perception.take_chunk(event, self._excluded)
@@ -177,10 +186,10 @@ class Engine:
                 self._incident(event.t_ns, "fresh_again", "samples arrive in time again", "sense window starts anew")
         if seen.broken:
             self._discard_window()
-            if self._gate.phase in gate.WITH_CURRENT and seen.broken != "unit":
+            if self._gate.phase in gate.WITH_CURRENT:
                 self._abort(event.t_ns, seen.broken)
         for judged in seen.judged:
-            self._take_judged(judged, "the unit of the samples is implausible" if seen.broken == "unit" else "")
+            self._take_judged(judged, "the unit of the samples is implausible" if self._perception.implausible else "")
 
     def _take_judged(self, judged: Judged, refusal: str) -> None:
         sensed = self._gate.phase is Phase.SENSE and judged.t_ns - _BASELINE_NS >= self._gate.since_ns
@@ -218,14 +227,13 @@ class Engine:
             self._decide(judged.decided_t_ns, verdict.wanted, verdict.reason)
 
     def _take_tick(self, t_ns: int) -> None:
-        if self._started_ns is None:
-            self._started_ns = t_ns
-        if t_ns - self._started_ns >= self._config.session.duration_s * NS_PER_S:
+        if self._started_ns is not None and t_ns - self._started_ns >= self._config.session.duration_s * NS_PER_S:
             self._ask("end", "the configured duration is over")
         self._age_stream(t_ns)
         self._schedule(t_ns)
         self._step_gate(t_ns)
-        if self._gate.phase in gate.WITH_CURRENT:
+        if self._gate.phase in gate.WITH_CURRENT or self._renews_at_zero(t_ns):
+            self._renewed_ns = t_ns
             command = link.Command(
                 seq=self._next_seq(),
                 level_ua=self._gate.level_ua,
@@ -236,9 +244,18 @@ class Engine:
         elif self._gate.phase is Phase.ENDED and self._at_zero:
             self._finish(t_ns)
 
+    def _renews_at_zero(self, t_ns: int) -> bool:
+        """A lease on zero, every 200 ms once the session has begun: it keeps the arming from expiring, and says we live."""
+        begun = self._gate.phase in (Phase.SENSE, Phase.SETTLE, Phase.PAUSED) and self._guard in ("armed", "live")
+        return begun and t_ns - self._renewed_ns >= _RENEW_AT_ZERO_NS
+
     def _take_device(self, event: Device) -> None:
         match event.message:
             case link.Report() as report:
+                if self._stopping and report.phase in ("armed", "live"):
+                    # Sent before the guard had taken our stop: it must not look like a new arming (I07).
+                    return
+                self._stopping = False
                 if report.phase != self._guard and report.phase in ("aborting", "stopped", "latched"):
                     answer = "reset and arm again to go on" if report.phase != "aborting" else "abort ramp to zero"
                     self._incident(event.t_ns, f"guard_{report.phase}", report.reason, answer)
@@ -259,6 +276,10 @@ class Engine:
                 self._incident(event.t_ns, "guard_ready", detail, f"ceiling {welcome.max_level_ua} µA")
 
     def _take_operator(self, event: Operator) -> None:
+        if event.action in ("arm", "reset", "cut") and not self._config.stimulates:
+            arm = self._config.session.arm
+            self._incident(event.t_ns, "no_guard", f"`{event.action}` in {arm}, which makes no current", "nothing to do")
+            return
         match event.action:
             case "arm":
                 self._send(event.t_ns, link.Arm(seq=self._next_seq(), code=event.detail))
@@ -267,11 +288,11 @@ class Engine:
             case "pause":
                 self._ask("pause", "paused by the operator")
             case "resume":
-                self._wish, self._wish_reason = "resume", "resumed by the operator"
+                self._ask("resume", "resumed by the operator")
             case "stop":
                 self._ask("end", event.detail or "stopped by the operator")
             case "cut":
-                self._send(event.t_ns, link.Stop(stop_class=StopClass.S0_CUT, reason="emergency stop by the operator"))
+                self._halt(event.t_ns, StopClass.S0_CUT, "emergency stop by the operator", "S0: cut to zero now, latched")
             case "note":
                 pass
 
@@ -290,10 +311,14 @@ class Engine:
         self._stale = True
         self._fault(t_ns, "stale", f"no new sample for {(t_ns - self._fresh_ns) / NS_PER_MS:.0f} ms")
 
+    def _is_seeing(self) -> bool:
+        """Whether samples arrive in time; without them no gate opens, in whatever arm (I12)."""
+        return self._fresh_ns is not None and not self._stale
+
     def _schedule(self, t_ns: int) -> None:
         """What the passing of time alone decides: open_loop's plan, and closed_loop's silence."""
         arm = self._config.session.arm
-        if self._gate.phase is not Phase.SENSE or self._stale:
+        if self._gate.phase is not Phase.SENSE or not self._is_seeing():
             return
         elapsed_ns = t_ns - self._gate.since_ns
         if arm == "open_loop":
@@ -308,11 +333,12 @@ class Engine:
 
     def _step_gate(self, t_ns: int) -> None:
         ready = t_ns - self._gate.since_ns >= self._config.gate.sense_s * NS_PER_S
+        may_open = ready and self._config.stimulates and not self._no_more and self._is_seeing()
         given = gate.GateInput(
             guard=self._guard,
             guard_reason=self._guard_reason,
             at_zero=self._at_zero,
-            decision=self._open_decision if ready and not self._no_more and self._config.stimulates else 0,
+            decision=self._open_decision if may_open else 0,
             wish=self._wish,
             reason=self._wish_reason if self._wish != "none" else self._open_reason,
         )
@@ -322,6 +348,8 @@ class Engine:
         self._held = result.held
         if self._wish in ("pause", "resume"):
             self._wish = "none"
+        if Phase.ENDED in (result.state.phase, result.state.after_zero) and not self._end_reason:
+            self._end_reason = result.reason or (given.reason if self._wish == "end" else self._guard_reason)
         if result.state.phase is not self._gate.phase:
             self._move(t_ns, result.state, result.reason)
         else:
@@ -339,6 +367,8 @@ class Engine:
             self._excluded = [*self._excluded[-7:], (t_ns, None)]
         elif current_before and not current_after:
             self._excluded[-1] = (self._excluded[-1][0], t_ns)
+        if before.phase is Phase.IDLE:
+            self._started_ns = t_ns
         if after is Phase.SENSE:
             self._policy = policy.start_sense(self._policy)
             self._open_decision = 0
@@ -348,13 +378,14 @@ class Engine:
             self._send(t_ns, reserve)
         name = _MARKER_OF.get(after)
         if name is not None and (current_before or current_after):
-            amplitude_ma = before.level_ua / 1000 if after is Phase.RAMP_DOWN else self._gate_params.level_ua / 1000
+            goes_down = after in (Phase.RAMP_DOWN, Phase.STOPPED)
+            amplitude_ma = before.level_ua / 1000 if goes_down else self._gate_params.level_ua / 1000
             amplitude_ma = 0.0 if name == "OFF" else amplitude_ma
             middle = f"ABORT/{_slug(reason)}" if name == "ABORT" else name
             self._out.append(MarkerOut(t_ns=t_ns, text=f"TDCS/{middle}/{amplitude_ma:g}"))
 
     def _finish(self, t_ns: int) -> None:
-        reason = self._wish_reason or "ended"
+        reason = self._end_reason or "ended"
         if self._config.stimulates:
             self._send(t_ns, link.Goodbye(reason=reason[:500]))
         self._finished = True
@@ -365,7 +396,9 @@ class Engine:
     def _decide(self, t_ns: int, wanted: str, reason: str) -> None:
         number = self._policy.decision + 1
         is_open = wanted == "open"
-        self._policy = self._policy._replace(decision=number, wanted=is_open)
+        # A window that is not full yet says nothing: it must not forget that the gate was open (hysteresis).
+        full = len(self._policy.window) >= self._config.policy.min_outcomes
+        self._policy = self._policy._replace(decision=number, wanted=is_open or (self._policy.wanted and not full))
         self._open_decision = number if is_open else 0
         self._open_reason = reason if is_open else ""
         decision = Decision(
@@ -387,11 +420,20 @@ class Engine:
             self._incident(t_ns, name, detail, "sense window discarded")
 
     def _abort(self, t_ns: int, reason: str) -> None:
-        self._incident(t_ns, "abort", reason, "S1: abort ramp to zero within 1 s")
-        self._send(t_ns, link.Stop(stop_class=StopClass.S1_ABORT_RAMP, reason=reason[:500]))
+        self._halt(t_ns, StopClass.S1_ABORT_RAMP, reason, "S1: abort ramp to zero within 1 s")
+
+    def _halt(self, t_ns: int, stop_class: StopClass, reason: str, answer: str) -> None:
+        """Stop the guard, and the gate with it; nothing rises before the guard has been armed again (I07)."""
+        self._incident(t_ns, "abort" if stop_class else "cut", reason, answer)
+        self._send(t_ns, link.Stop(stop_class=stop_class, reason=reason[:500]))
+        self._discard_window()
+        self._at_zero = self._guard_is_gone
+        if self._guard in ("armed", "live"):
+            self._guard, self._guard_reason, self._stopping = "aborting", reason, True
         given = gate.GateInput("aborting", reason, at_zero=False, decision=0, wish="none", reason=reason)
-        self._at_zero = False
-        self._move(t_ns, gate.step(self._gate_params, self._gate, t_ns, given).state, reason)
+        result = gate.step(self._gate_params, self._gate, t_ns, given)
+        if result.state.phase is not self._gate.phase:
+            self._move(t_ns, result.state, reason)
 
     def _discard_window(self) -> None:
         self._policy = policy.start_sense(self._policy)

@@ -21,6 +21,8 @@ from loop.events import Layout
 from loop.montage import is_eeg_label, standard_label
 
 FEATURE_RATE_HZ: Final = 50
+LEAST_RATE_HZ: Final = 128.0
+MOST_RATE_HZ: Final = 4096.0
 LEARNED: Final = ("PFT_L", "PFT_R", "PFB_L", "PFB_R")
 
 # Pairs (left, right) over or near the posterior fossa, best first; only the first is the recommended site.
@@ -87,6 +89,10 @@ class Estimator:
     """
 
     def __init__(self, config: Config, layout: Layout) -> None:
+        if not LEAST_RATE_HZ <= layout.sfreq_hz <= MOST_RATE_HZ:
+            raise LayoutError(
+                f"the stream has {layout.sfreq_hz:g} samples a second; {LEAST_RATE_HZ:g} to {MOST_RATE_HZ:g} can be worked on"
+            )
         labels = [standard_label(label) for label in layout.labels]
         index = {label: i for i, label in reversed(list(enumerate(labels)))}
         bad = {_find(name, index, "channels.bad") for name in config.channels.bad}

@@ -52,8 +52,10 @@ class Framer:
     def __init__(self, sfreq_hz: float, jitter_ns: int) -> None:
         self._period_ns = NS_PER_S / sfreq_hz
         self._jitter_ns = max(jitter_ns, int(2 * self._period_ns))
+        self._n_tail = 2 + int(2 * self._jitter_ns / self._period_ns)
         self._next_ns: int | None = None
         self._newest_ns: int | None = None
+        self._tail = np.zeros(0, dtype=np.int64)
         self._anchor: tuple[int, int] | None = None
         self._count = 0
         self._late = False
@@ -69,17 +71,18 @@ class Framer:
 
         if n > 1:
             steps = np.diff(stamps_ns)
-            inner = self._inner_fault(steps)
+            inner = self._inner_fault(steps, stamps_ns)
             if inner is not None:
                 # Nothing inside a broken chunk can be trusted to be in order: leave it out whole.
                 self._forget()
                 return Framed(0, 0, True, False, (inner,))
-        if self._next_ns is not None:
-            off_ns = first - self._next_ns
+        expected_ns = self._expected_ns()
+        if expected_ns is not None:
+            off_ns = first - expected_ns
             if off_ns > CLOCK_JUMP_NS and abs(t_ns - last) > CLOCK_JUMP_NS:
                 faults.append(Fault("clock_jump", f"stamps jumped ahead by {off_ns / NS_PER_S:.3f} s", True))
                 restart = True
-            elif off_ns > self._jitter_ns:
+            elif off_ns > self._jitter_ns and self._next_ns is not None:
                 missing = round(off_ns / self._period_ns)
                 text = f"{missing} samples missing ({off_ns / 1e6:.0f} ms)"
                 faults.append(Fault("gap", text, True))
@@ -87,13 +90,19 @@ class Framer:
             elif off_ns < -self._jitter_ns:
                 start, restart, fault = self._behind(t_ns, stamps_ns, off_ns)
                 faults.append(fault)
+            elif off_ns < 0:
+                start = self._repeated(stamps_ns)
+                if start:
+                    faults.append(Fault("duplicate", f"{start} of {n} samples had come before: left out", False))
         if start >= n:
             return Framed(n, n, False, False, tuple(faults))
 
         age_ns = t_ns - last
-        fresh = age_ns <= STALE_NS
+        # A stamp that far in the future is on another clock: such samples are no sign of life either.
+        fresh = abs(age_ns) <= STALE_NS
         if not fresh and not self._late:
-            faults.append(Fault("late_data", f"samples are {age_ns / 1e6:.0f} ms old on arrival", False))
+            place = f"{age_ns / 1e6:.0f} ms old" if age_ns > 0 else f"{-age_ns / 1e6:.0f} ms ahead of the clock"
+            faults.append(Fault("late_data", f"samples are {place} on arrival", False))
         self._late = not fresh
         self._follow(stamps_ns[start:], restart)
         drift = self._drift(last, n - start, restart)
@@ -101,13 +110,29 @@ class Framer:
             faults.append(drift)
         return Framed(start, n, restart, fresh, tuple(faults))
 
-    def _inner_fault(self, steps: Int64s) -> Fault | None:
+    def _expected_ns(self) -> int | None:
+        """Where the next chunk should begin; after a broken chunk that is only known roughly."""
+        if self._next_ns is not None or self._newest_ns is None:
+            return self._next_ns
+        return self._newest_ns + round(self._period_ns)
+
+    def _repeated(self, stamps_ns: Int64s) -> int:
+        """How many samples at the start carry exactly the stamps of samples that came before.
+
+        A repeated chunk can be shorter than the jitter that is tolerated; its stamps give it away.
+        """
+        known = np.isin(stamps_ns, self._tail)
+        return len(stamps_ns) if known.all() else int(np.argmin(known))
+
+    def _inner_fault(self, steps: Int64s, stamps_ns: Int64s) -> Fault | None:
         low, high = int(steps.min()), int(steps.max())
         if low < -self._jitter_ns:
             return Fault("reorder", f"stamps run backwards inside a chunk, by {-low / 1e6:.1f} ms", True)
         if high > self._period_ns + self._jitter_ns:
             return Fault("gap", f"{round(high / self._period_ns) - 1} samples missing inside a chunk", True)
-        if low == 0 and len(steps) and int(np.count_nonzero(steps == 0)) * 2 > len(steps):
+        if low < 0 and len(np.unique(stamps_ns)) < len(stamps_ns):
+            return Fault("duplicate", "samples come twice inside a chunk", True)
+        if low == 0 and int(np.count_nonzero(steps == 0)) * 2 > len(steps):
             return Fault("duplicate", "samples of one chunk share their stamps", True)
         return None
 
@@ -116,7 +141,8 @@ class Framer:
         assert self._newest_ns is not None
         new = int(np.searchsorted(stamps_ns, self._newest_ns + int(self._period_ns / 2), side="left"))
         n = len(stamps_ns)
-        if off_ns < -CLOCK_JUMP_NS and abs(t_ns - int(stamps_ns[-1])) > CLOCK_JUMP_NS:
+        other_clock = abs(t_ns - int(stamps_ns[-1])) > CLOCK_JUMP_NS or self._newest_ns - t_ns > CLOCK_JUMP_NS
+        if off_ns < -CLOCK_JUMP_NS and other_clock:
             return 0, True, Fault("clock_jump", f"stamps jumped back by {-off_ns / NS_PER_S:.3f} s", True)
         if new >= n:
             return n, False, Fault("duplicate", f"{n} samples lie in the past by {-off_ns / 1e6:.0f} ms: left out", False)
@@ -130,6 +156,7 @@ class Framer:
             expected_last = self._next_ns + round((len(stamps_ns) - 1) * self._period_ns)
             self._next_ns = expected_last + (last - expected_last) // _FOLLOW + round(self._period_ns)
         self._newest_ns = last if restart or self._newest_ns is None else max(self._newest_ns, last)
+        self._tail = stamps_ns if restart else np.concatenate((self._tail, stamps_ns))[-self._n_tail :]
 
     def _drift(self, last_ns: int, n: int, restart: bool) -> Fault | None:
         """Compare the count of samples with the time they span, every ten seconds."""

@@ -125,16 +125,18 @@ def step(params: GateParams, state: GateState, t_ns: int, given: GateInput) -> G
     if state.phase is Phase.ENDED:
         return GateStep(state, "", "")
     if given.guard in _STOPPED_GUARD and state.phase is not Phase.STOPPED:
-        return GateStep(_stopped(state, t_ns), given.guard_reason or given.guard, "")
+        return GateStep(_stopped(params, state, t_ns), given.guard_reason or given.guard, "")
     if state.phase in WITH_CURRENT:
         return _with_current(params, state, t_ns, given)
     return _at_zero(params, state, t_ns, given)
 
 
 def _with_current(params: GateParams, state: GateState, t_ns: int, given: GateInput) -> GateStep:
-    if given.guard == "ending" and state.phase is not Phase.RAMP_DOWN:
+    if given.guard == "ending":
         # Dose or time used up: the guard ramps by itself, the gate follows and the session ends at zero.
-        return GateStep(_down(state, t_ns, Phase.ENDED), given.guard_reason or "the guard ends the session", "")
+        if state.phase is not Phase.RAMP_DOWN:
+            return GateStep(_down(state, t_ns, Phase.ENDED), given.guard_reason or "the guard ends the session", "")
+        state = state._replace(after_zero=Phase.ENDED)
     if given.wish in ("pause", "end", "abort"):
         after = Phase.PAUSED if given.wish == "pause" else Phase.ENDED
         if state.phase is not Phase.RAMP_DOWN:
@@ -154,12 +156,12 @@ def _with_current(params: GateParams, state: GateState, t_ns: int, given: GateIn
     level = ramp_level_ua(state.from_ua, 0, elapsed_ns, down_ns(params, state.from_ua))
     state = state._replace(level_ua=min(level, state.level_ua))
     if state.level_ua == 0 and given.at_zero:
-        return GateStep(_closed(state, t_ns, state.after_zero), "zero confirmed", "")
+        return GateStep(_closed(params, state, t_ns, state.after_zero), "zero confirmed", "")
     return GateStep(state, "", "")
 
 
 def _at_zero(params: GateParams, state: GateState, t_ns: int, given: GateInput) -> GateStep:
-    if given.wish in ("end", "abort"):
+    if given.wish in ("end", "abort") and (given.at_zero or state.phase is not Phase.STOPPED):
         return GateStep(state._replace(phase=Phase.ENDED, since_ns=t_ns), given.reason, "")
     if given.wish == "pause" and state.phase in (Phase.SENSE, Phase.SETTLE):
         return GateStep(state._replace(phase=Phase.PAUSED, since_ns=t_ns), given.reason, "")
@@ -208,12 +210,14 @@ def _down(state: GateState, t_ns: int, after: Phase) -> GateState:
     return state._replace(phase=Phase.RAMP_DOWN, since_ns=t_ns, from_ua=state.level_ua, after_zero=after)
 
 
-def _stopped(state: GateState, t_ns: int) -> GateState:
+def _stopped(params: GateParams, state: GateState, t_ns: int) -> GateState:
     if state.phase in WITH_CURRENT:
-        return _closed(state, t_ns, Phase.STOPPED)
+        return _closed(params, state, t_ns, Phase.STOPPED)
     return state._replace(phase=Phase.STOPPED, since_ns=t_ns, level_ua=0)
 
 
-def _closed(state: GateState, t_ns: int, after: Phase) -> GateState:
-    spells = (*state.spells, Spell(state.opened_ns, t_ns))[-64:]
+def _closed(params: GateParams, state: GateState, t_ns: int, after: Phase) -> GateState:
+    # By age, not by number: every spell that a duty window can still reach must be kept.
+    recent = [spell for spell in state.spells if spell.stop_ns > t_ns - params.duty_window_ns]
+    spells = (*recent, Spell(state.opened_ns, t_ns))
     return state._replace(phase=after, since_ns=t_ns, level_ua=0, from_ua=0, closed_ns=t_ns, spells=spells)

@@ -24,6 +24,8 @@ OUT_DUE_WINDOW_NS: Final = 50 * NS_PER_MS
 _PSEUDO_BASE: Final = 1 << 40
 _REMEMBERED_NS: Final = 5 * NS_PER_S
 _MOST_MARKERS_WAITING: Final = 48
+# The kernel holds 64 open events; pseudo-events need two of them.
+_MOST_EVENTS_OPEN: Final = 48
 
 
 class Judged(NamedTuple):
@@ -42,12 +44,28 @@ class Judged(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What one chunk gave: records, judged events, whether it was fresh, and whether the segment broke."""
+    """What one chunk gave: records, judged events, whether it was fresh, and the fault of its timing, if any."""
 
     outputs: list[Output]
     judged: list[Judged]
     fresh: bool
     broken: str
+
+
+class _Waiting(NamedTuple):
+    """A marker that waits for its sample; `acts_ns` is when the forward model hears of it."""
+
+    acts_ns: int
+    stamp_ns: int
+    meaning: Meaning
+
+
+class _Stretch(NamedTuple):
+    """Samples given to the kernel: `first` in its count, `shift` to the count of the record."""
+
+    first: int
+    shift: int
+    stamps: Int64s
 
 
 class _Known(NamedTuple):
@@ -72,16 +90,19 @@ class Perception:
         self._framer: Framer | None = None
         self._channels: ChannelWatch | None = None
         self._units: UnitWatch | None = None
-        self._waiting: deque[tuple[int, Meaning]] = deque()
-        self._due: deque[int] = deque()
-        self._recent: deque[tuple[int, Int64s]] = deque()
+        self._waiting: list[_Waiting] = []
+        self._due: deque[int] = deque(maxlen=_MOST_MARKERS_WAITING)
+        self._recent: deque[_Stretch] = deque()
+        self._cut_short: list[Judged] = []
+        self._unannounced: deque[int] = deque(maxlen=_MOST_MARKERS_WAITING)
+        self._flooded = 0
         self._known: dict[int, _Known] = {}
         self._cue = ""
         self._next_event = 1
         self._next_pseudo = 0
         self._pseudo_every = 1
         self._refused = ""
-        self._units_wrong = ""
+        self._implausible = ""
         self._announced: set[str] = set()
         self._ignored: frozenset[str] = frozenset(config.channels.rails_under_current)
         self._no_exclusion = np.zeros(0, dtype=np.uint8)
@@ -90,6 +111,11 @@ class Perception:
     def refused(self) -> str:
         """Why this segment's samples are not looked at; empty where they are."""
         return self._refused
+
+    @property
+    def implausible(self) -> str:
+        """Why no outcome of this session can be evidence: the samples' unit cannot be right; empty where it can."""
+        return self._implausible
 
     @property
     def bad_channels(self) -> dict[str, str]:
@@ -125,12 +151,11 @@ class Perception:
             outputs.append(_incident(event.t_ns, "layout_changed", self._refused, "segment refused"))
             return outputs
         else:
-            self._estimator.kernel.reset_segment()
+            self._reset()
         self._refused = ""
         self._framer = Framer(layout.sfreq_hz, round(self._config.source.jitter_s * NS_PER_S))
         self._channels = ChannelWatch(layout.labels)
         self._units = UnitWatch(layout.sfreq_hz)
-        self._recent.clear()
         return outputs
 
     def take_marker(self, event: Marker) -> list[Output]:
@@ -140,18 +165,20 @@ class Perception:
         if meaning.kind == "other":
             return outputs
         if meaning.kind == "out_due":
-            self._due.append(event.stamp_ns)
+            if not _take_near(self._unannounced, event.stamp_ns):
+                self._due.append(event.stamp_ns)
             return outputs
-        if meaning.kind == "outcome" and not self._take_due(event.stamp_ns):
+        if meaning.kind == "outcome" and not _take_near(self._due, event.stamp_ns):
+            self._unannounced.append(event.stamp_ns)
             name = "out_due_missing"
             if name not in self._announced and not self._config.markers.imply_out_due:
                 self._announced.add(name)
                 detail = f"`{meaning.text}` came without OUT_DUE within 50 ms; further cases are not repeated"
                 outputs.append(_incident(event.t_ns, name, detail, "outcome used all the same"))
         if len(self._waiting) >= _MOST_MARKERS_WAITING:
-            self._waiting.popleft()
+            del self._waiting[0]
             outputs.append(_incident(event.t_ns, "marker_flood", "more markers wait than can be placed", "oldest dropped"))
-        self._waiting.append((event.stamp_ns, meaning))
+        self._waiting.append(_Waiting(event.stamp_ns, event.stamp_ns, meaning))
         return outputs
 
     def take_chunk(self, chunk: Chunk, excluded: list[tuple[int, int | None]]) -> Seen:
@@ -162,29 +189,36 @@ class Perception:
         outputs: list[Output] = []
         broken = ""
         for fault in framed.faults:
-            answer = "sense window discarded" if fault.ends_segment else "noted"
+            # Old samples alone are the business of the stale time (I12); every other fault breaks the window.
+            broken = broken or (fault.name if fault.name != "late_data" else "")
+            answer = "noted" if fault.name == "late_data" else "sense window discarded"
             outputs.append(_incident(chunk.t_ns, fault.name, fault.detail, answer))
-            broken = broken or (fault.name if fault.ends_segment or fault.name == "rate_drift" else "")
         kernel = self._estimator.kernel
         if framed.restart:
-            kernel.reset_segment()
-            self._recent.clear()
+            self._reset()
+        judged, self._cut_short = self._cut_short, []
         if framed.stop == framed.start:
-            return Seen(outputs, [], framed.fresh, broken)
+            return Seen(outputs, judged, framed.fresh, broken)
         stamps = chunk.stamps_ns[framed.start : framed.stop]
         samples_uv = np.multiply(chunk.samples[framed.start : framed.stop], self._estimator.scale_uv, dtype=np.float64)
         outputs.extend(self._judge_units(chunk.t_ns, samples_uv))
 
         first = kernel.sample_count
-        self._remember(first, stamps)
+        # The kernel counts what it was given, the record what arrived: they differ by what was left out.
+        shift = chunk.first + framed.start - first
+        self._remember(first, shift, stamps)
         impulses = self._impulses(first, stamps)
+        if self._flooded:
+            detail = f"{self._flooded} outcomes came while {_MOST_EVENTS_OPEN} were still being judged"
+            outputs.append(_incident(chunk.t_ns, "marker_flood", detail, "left out"))
+            self._flooded = 0
         result = kernel.process(samples_uv, self._exclusion(stamps, excluded), impulses)
         if len(result.frame_sample):
             times = stamps[np.clip(result.frame_sample - first, 0, len(stamps) - 1)]
-            outputs.append(Features(result.frame_sample, times, result.frames, result.frame_flags))
+            outputs.append(Features(result.frame_sample + shift, times, result.frames, result.frame_flags))
             outputs.extend(self._judge_channels(chunk.t_ns, result.channel_flags, bool(excluded and excluded[-1][1] is None)))
-        judged = self._judged(result, first, stamps) if len(result.event_id) else []
-        return Seen(outputs, judged, framed.fresh, broken or self._units_wrong)
+        judged += self._judged(result, first, stamps) if len(result.event_id) else []
+        return Seen(outputs, judged, framed.fresh, broken)
 
     def state(self) -> bytes:
         """The kernel's state, for tests of what may change it."""
@@ -197,7 +231,7 @@ class Perception:
         sentence = self._units.take(samples_uv, self._estimator.used)
         if sentence is None:
             return []
-        self._units_wrong = "unit"
+        self._implausible = sentence
         return [_incident(t_ns, "unit_implausible", sentence, "no outcome of this session is evidence")]
 
     def _judge_channels(self, t_ns: int, flags: npt.NDArray[np.uint8], with_current: bool) -> list[Output]:
@@ -225,31 +259,37 @@ class Perception:
             mask[inside] = 1
         return mask
 
-    def _remember(self, first: int, stamps: Int64s) -> None:
-        self._recent.append((first, stamps))
+    def _reset(self) -> None:
+        """Forget what must not reach over a break; outcomes that it cuts short are judged invalid with the next chunk."""
+        assert self._estimator is not None
+        lost = self._estimator.kernel.reset_segment()
+        if self._recent:
+            self._cut_short += self._judged(lost, self._recent[-1].first, self._recent[-1].stamps)
+        self._recent.clear()
+
+    def _remember(self, first: int, shift: int, stamps: Int64s) -> None:
+        self._recent.append(_Stretch(first, shift, stamps))
         oldest = int(stamps[-1]) - _REMEMBERED_NS
-        while len(self._recent) > 1 and int(self._recent[0][1][-1]) < oldest:
+        while len(self._recent) > 1 and int(self._recent[0].stamps[-1]) < oldest:
             self._recent.popleft()
 
     def _impulses(self, first: int, stamps: Int64s) -> npt.NDArray[np.int64]:
         rows: list[tuple[int, int, int]] = []
         last_ns = int(stamps[-1])
         self._imply_omissions(last_ns)
-        later: deque[tuple[int, Meaning]] = deque()
-        while self._waiting:
-            stamp_ns, meaning = self._waiting.popleft()
-            if stamp_ns > last_ns:
-                later.append((stamp_ns, meaning))
-                continue
-            event = -1
+        now = sorted((one for one in self._waiting if one.acts_ns <= last_ns), key=_acts_ns)
+        self._waiting = [one for one in self._waiting if one.acts_ns > last_ns]
+        for acts_ns, stamp_ns, meaning in now:
             if meaning.kind == "cue":
                 self._cue = meaning.cue
+            elif len(self._known) >= _MOST_EVENTS_OPEN:
+                self._flooded += 1
+                continue
             else:
-                event = self._next_event
+                rows.append((self._sample_of(stamp_ns) - first, markers.NO_CHANNEL, self._next_event))
+                self._known[self._next_event] = _Known(meaning, self._cue, stamp_ns)
                 self._next_event += 1
-                self._known[event] = _Known(meaning, self._cue, stamp_ns)
-            rows.append((self._sample_of(stamp_ns) - first, meaning.channel, event))
-        self._waiting = later
+            rows.append((self._sample_of(acts_ns) - first, meaning.channel, -1))
         while self._next_pseudo < first + len(stamps):
             rows.append((self._next_pseudo - first, markers.NO_CHANNEL, _PSEUDO_BASE + self._next_pseudo))
             self._next_pseudo += self._pseudo_every
@@ -257,23 +297,28 @@ class Perception:
         return np.array(rows, dtype=np.int64).reshape(-1, 3)
 
     def _imply_omissions(self, now_ns: int) -> None:
-        """An outcome that was due and did not come within 50 ms is an omission."""
-        while self._due and now_ns - self._due[0] > 2 * OUT_DUE_WINDOW_NS:
-            self._waiting.append((self._due.popleft(), markers.meaning("STIM/OMIT")))
+        """An outcome that was due and did not come within 50 ms is an omission.
 
-    def _take_due(self, stamp_ns: int) -> bool:
-        for due_ns in self._due:
-            if abs(due_ns - stamp_ns) <= OUT_DUE_WINDOW_NS:
-                self._due.remove(due_ns)
-                return True
-        return False
+        Its time is that at which it was due. The forward model hears of it 100 ms later, when it is known, so that this does
+        not depend on where a chunk ends (I14).
+        """
+        while self._due and now_ns - self._due[0] >= 2 * OUT_DUE_WINDOW_NS:
+            due_ns = self._due.popleft()
+            self._waiting.append(_Waiting(due_ns + 2 * OUT_DUE_WINDOW_NS, due_ns, markers.meaning("STIM/OMIT")))
 
     def _sample_of(self, stamp_ns: int) -> int:
-        """First sample at or after a time; the oldest remembered one for anything earlier."""
-        for first, stamps in reversed(self._recent):
+        """First sample at or after a time, in the kernel's count; the oldest remembered one for anything earlier."""
+        for first, _, stamps in reversed(self._recent):
             if stamp_ns > int(stamps[0]):
                 return first + int(np.searchsorted(stamps, stamp_ns, side="left"))
-        return self._recent[0][0]
+        return self._recent[0].first
+
+    def _absolute(self, sample: int) -> int:
+        """Number of a sample in the record, from the kernel's count."""
+        for first, shift, _ in reversed(self._recent):
+            if sample >= first:
+                return sample + shift
+        return sample + self._recent[0].shift
 
     def _judged(self, result: KernelOutput, first: int, stamps: Int64s) -> list[Judged]:
         judged = []
@@ -285,8 +330,8 @@ class Perception:
             decided_t_ns = int(stamps[min(max(decided - first, 0), len(stamps) - 1)])
             known = self._known.pop(event, None)
             common: dict[str, Any] = {
-                "sample": sample,
-                "decided_sample": decided,
+                "sample": self._absolute(sample),
+                "decided_sample": self._absolute(decided),
                 "decided_t_ns": decided_t_ns,
                 "features": tuple(values) if valid else None,
                 "raw": raw,
@@ -302,6 +347,19 @@ class Perception:
     def _sfreq_hz(self) -> float:
         assert self._estimator is not None
         return self._estimator.params.sfreq_hz
+
+
+def _take_near(stamps: deque[int], stamp_ns: int) -> bool:
+    """Take out the first of `stamps` that lies within the window of OUT_DUE around `stamp_ns`; whether there was one."""
+    for other_ns in stamps:
+        if abs(other_ns - stamp_ns) <= OUT_DUE_WINDOW_NS:
+            stamps.remove(other_ns)
+            return True
+    return False
+
+
+def _acts_ns(waiting: _Waiting) -> int:
+    return waiting.acts_ns
 
 
 def _incident(t_ns: int, name: str, detail: str, answer: str) -> Incident:

@@ -1,0 +1,441 @@
+"""The guard's decision part: `step(params, state, t_ns, input) -> (state, actions)`, without clock, I/O or randomness.
+
+A current is a lease: what is not renewed ends by a ramp. A stop always wins: the smaller class number replaces the larger,
+never the other way round, and only an operator's reset at confirmed zero leads out of a latch (I07, I08).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Final
+
+from msgspec.structs import replace
+
+from devices import guard_requests as requests
+from devices import link
+from devices.clock import NS_PER_MS, NS_PER_S
+from devices.guard_checks import abort_level, judge
+from devices.guard_state import (
+    GARBAGE_ALLOWED,
+    NEVER,
+    Action,
+    BookFailed,
+    DeviceFailure,
+    DeviceStop,
+    DisarmDevice,
+    EngineGone,
+    Exit,
+    ExitCode,
+    Garbage,
+    Heartbeat,
+    Input,
+    Leaving,
+    Params,
+    Phase,
+    Send,
+    SetLevel,
+    Settle,
+    State,
+    Terminate,
+    Tick,
+    fresh,
+    report,
+    zero_confirmed,
+)
+from devices.guard_stops import latch, stop
+from devices.stimulator import DeviceState, Readback, StopClass
+
+_UA: Final = 1000 * NS_PER_S
+"""One microamp in units of `State.credit`."""
+
+Result = tuple[State, list[Action]]
+
+
+def step(params: Params, state: State, t_ns: int, event: Input) -> Result:
+    """Decide one input.
+
+    Parameters
+    ----------
+    params : Params
+        Fixed for the session.
+    state : State
+        What the step before returned.
+    t_ns : int
+        Now, in nanoseconds on the lease clock; never earlier than in the step before.
+    event : Input
+        What happened.
+
+    Returns
+    -------
+    state : State
+        The new state.
+    actions : list of Action
+        What to do, in this order.
+    """
+    if state.exited:
+        return state, []
+    before = state.phase
+    actions: list[Action] = []
+    if state.tick_ns != NEVER and t_ns - state.tick_ns > params.tick_ns + params.late_ns:
+        state, actions = _late(params, state, t_ns)
+    state, more = _HANDLERS[type(event)](params, state, t_ns, event)
+    actions += more
+    if state.phase is not before:
+        actions.append(Send(report(params, state, t_ns)))
+    return state, actions
+
+
+# ---- time
+
+
+def _late(params: Params, state: State, t_ns: int) -> Result:
+    """The host slept or stalled: cut, and count what may have flowed until the device's own lease ended."""
+    dt_ns = t_ns - state.tick_ns
+    counted_ns = min(dt_ns, NS_PER_S) if state.level_ua else 0
+    state = replace(
+        state,
+        tick_ns=t_ns,
+        gate_fc=state.gate_fc + state.level_ua * counted_ns,
+        gate_ns=state.gate_ns + counted_ns,
+    )
+    return latch(state, t_ns, f"the guard's tick came after {dt_ns // NS_PER_MS} ms: suspended or stalled")
+
+
+def _tick(params: Params, state: State, t_ns: int, _event: Tick) -> Result:
+    actions: list[Action] = []
+    if state.tick_ns == NEVER:
+        state = replace(state, tick_ns=t_ns, phase_ns=t_ns, zero_ns=t_ns, slow_ns=t_ns)
+        actions.append(DisarmDevice())
+    dt_ns = t_ns - state.tick_ns
+    flow_ua = _flow(params, state, t_ns)
+    if flow_ua:
+        state = replace(
+            state,
+            tick_ns=t_ns,
+            gate_fc=state.gate_fc + flow_ua * dt_ns,
+            gate_ns=state.gate_ns + dt_ns,
+            flowed=True,
+        )
+    else:
+        state = replace(state, tick_ns=t_ns)
+    told_ua, told_phase = state.level_ua, state.phase
+    state, more = _PHASES[state.phase](params, state, t_ns, dt_ns)
+    actions += more
+    zero = state.level_ua == 0 and zero_confirmed(params, state, t_ns)
+    if zero:
+        state, more = _settle(state)
+        actions += more
+    slow = t_ns >= state.slow_ns
+    _drive(params, state, told_ua, zero, slow, actions)
+    if slow:
+        late = t_ns - state.slow_ns >= params.slow_ns
+        state = replace(state, slow_ns=(t_ns if late else state.slow_ns) + params.slow_ns)
+        if state.phase is told_phase:
+            actions.append(Send(report(params, state, t_ns)))
+    if state.leaving:
+        state, more = _leave(params, state, t_ns, zero)
+        actions += more
+    return state, actions
+
+
+def _flow(params: Params, state: State, t_ns: int) -> int:
+    """Current to count (uA): the larger of commanded and measured, rounded up.
+
+    At level 0 a device measures impedances with up to 10 uA; only what is clearly more counts as flowing.
+    """
+    readback = state.readback
+    if readback is None or readback.measured_ua is None or not fresh(params, state, t_ns):
+        return state.level_ua
+    measured_ua = abs(readback.measured_ua)
+    if state.level_ua or measured_ua > params.idle_tolerance_ua:
+        return max(state.level_ua, math.ceil(min(measured_ua, 1e6)))
+    return 0
+
+
+def _zeroing(params: Params, state: State, t_ns: int, _dt_ns: int) -> Result:
+    readback = state.readback
+    if (
+        readback is not None
+        and zero_confirmed(params, state, t_ns)
+        and not readback.fault
+        and readback.state is not DeviceState.FAULT
+    ):
+        return replace(state, phase=Phase.SAFE, phase_ns=t_ns, boot_count=readback.boot_count), []
+    if t_ns - state.phase_ns <= params.zeroing_ns:
+        return state, []
+    if readback is None or not fresh(params, state, t_ns):
+        return latch(state, t_ns, "the device does not report: zero cannot be confirmed")
+    if readback.fault or readback.state is DeviceState.FAULT:
+        return latch(state, t_ns, f"device fault: {readback.fault[:200] or 'unnamed'}")
+    return latch(state, t_ns, f"current though none was commanded: {readback.measured_ua} uA measured")
+
+
+def _armed(params: Params, state: State, t_ns: int, _dt_ns: int) -> Result:
+    if t_ns - state.phase_ns >= params.arm_valid_ns:
+        return stop(
+            params,
+            state,
+            t_ns,
+            StopClass.S2_SESSION_RAMP,
+            f"arming expired: no command for {params.arm_valid_ns // NS_PER_S} s",
+        )
+    return state, []
+
+
+def _live(params: Params, state: State, t_ns: int, dt_ns: int) -> Result:
+    if state.lease_ns <= t_ns:
+        if state.level_ua:
+            return stop(
+                params, state, t_ns, StopClass.S1_ABORT_RAMP, "the lease expired: the engine is silent"
+            )
+        return replace(state, phase=Phase.ARMED, phase_ns=t_ns, target_ua=0, credit=0, reason="no lease"), []
+    if state.level_ua == 0 and state.target_ua == 0:
+        return state, []
+    silent = _silence(params, state, t_ns)
+    if silent and state.level_ua:
+        return _silenced(params, state, t_ns, silent)
+    if silent:
+        return replace(state, target_ua=0), []
+    state = _move(state, t_ns, dt_ns, state.target_ua, params.slew_na_s)
+    if _used_up(params, state):
+        return stop(params, state, t_ns, StopClass.S2_SESSION_RAMP, "the reserved dose is used up")
+    return state, []
+
+
+def _ending(params: Params, state: State, t_ns: int, dt_ns: int) -> Result:
+    if state.level_ua:
+        silent = _silence(params, state, t_ns)
+        if silent:
+            return _silenced(params, state, t_ns, silent)
+        state = _move(state, t_ns, dt_ns, 0, params.end_slew_na_s)
+    if state.level_ua == 0:
+        if zero_confirmed(params, state, t_ns):
+            return replace(state, phase=Phase.SAFE, phase_ns=t_ns, stop_class=None), [DisarmDevice()]
+        if t_ns - state.zero_ns > params.confirm_ns:
+            return latch(state, t_ns, f"zero was not confirmed after the ramp ({state.reason})"[:500])
+    return state, []
+
+
+def _aborting(params: Params, state: State, t_ns: int, _dt_ns: int) -> Result:
+    level_ua = min(state.level_ua, abort_level(params, state, t_ns))
+    if level_ua != state.level_ua:
+        state = replace(state, level_ua=level_ua, zero_ns=state.zero_ns if level_ua else t_ns)
+    if level_ua == 0:
+        if zero_confirmed(params, state, t_ns):
+            return replace(state, phase=Phase.STOPPED, phase_ns=t_ns), [DisarmDevice()]
+        if t_ns - state.zero_ns > params.confirm_ns:
+            return latch(state, t_ns, f"zero was not confirmed after the abort ramp ({state.reason})"[:500])
+    return state, []
+
+
+def _rest(_params: Params, state: State, _t_ns: int, _dt_ns: int) -> Result:
+    return state, []
+
+
+def _move(state: State, t_ns: int, dt_ns: int, target_ua: int, slew_na_s: int) -> State:
+    """Go towards the target by whole microamps, no faster than the slew; a late tick earns at most two ticks' worth."""
+    if target_ua == state.level_ua:
+        return replace(state, credit=0) if state.credit else state
+    credit = min(state.credit, _UA) + slew_na_s * min(dt_ns, 20 * NS_PER_MS)
+    way_ua = min(abs(target_ua - state.level_ua), credit // _UA)
+    level_ua = state.level_ua + (way_ua if target_ua > state.level_ua else -way_ua)
+    zero_ns = t_ns if level_ua == 0 and state.level_ua else state.zero_ns
+    rise_ns = t_ns if level_ua and state.level_ua == 0 else state.rise_ns
+    return replace(
+        state,
+        level_ua=level_ua,
+        credit=credit - way_ua * _UA,
+        zero_ns=zero_ns,
+        rise_ns=rise_ns,
+        flowed=state.flowed or level_ua > 0,
+    )
+
+
+def _used_up(params: Params, state: State) -> bool:
+    """Whether the way down from here would no longer fit into the reservation."""
+    if state.level_ua == 0:
+        return False
+    ramp_ns = state.level_ua * _UA // params.end_slew_na_s
+    charge_fc = state.level_ua * (ramp_ns // 2 + params.lag_ns)
+    return (
+        state.gate_fc + charge_fc > state.reserved_uc * NS_PER_S
+        or state.gate_ns + ramp_ns + params.lag_ns > state.reserved_ms * NS_PER_MS
+    )
+
+
+def _silence(params: Params, state: State, t_ns: int) -> str:
+    if not fresh(params, state, t_ns):
+        return f"no read-back for {params.stale_ns // NS_PER_MS} ms"
+    if state.level_ua and t_ns - max(state.ack_ns, state.rise_ns) > params.stale_ns:
+        return f"the device has acknowledged nothing for {params.stale_ns // NS_PER_MS} ms"
+    return ""
+
+
+def _silenced(params: Params, state: State, t_ns: int, why: str) -> Result:
+    state = replace(state, silences=state.silences + 1)
+    if state.silences > 1:
+        return latch(state, t_ns, f"{why}, for the second time")
+    return stop(params, state, t_ns, StopClass.S1_ABORT_RAMP, why)
+
+
+def _settle(state: State) -> Result:
+    """At confirmed zero: count what the gate used; refund the rest once it has flowed or can no longer flow."""
+    if not (state.flowed or (state.reserved_uc and state.phase not in (Phase.ARMED, Phase.LIVE))):
+        return state, []
+    used = Settle(-(-state.gate_fc // NS_PER_S), -(-state.gate_ns // NS_PER_MS))
+    return replace(
+        state,
+        used_fc=state.used_fc + state.gate_fc,
+        used_ns=state.used_ns + state.gate_ns,
+        gate_fc=0,
+        gate_ns=0,
+        reserved_uc=0,
+        reserved_ms=0,
+        flowed=False,
+    ), [used]
+
+
+def _drive(params: Params, state: State, told_ua: int, zero: bool, slow: bool, actions: list[Action]) -> None:
+    """Append what the device must be told in this tick: a level while there is one, else a sign of life."""
+    phase = state.phase
+    if phase is Phase.LIVE or phase is Phase.ENDING or (phase is Phase.ABORTING and not params.device_ramp):
+        stands = state.readback is not None and state.readback.commanded_ua != 0
+        if state.level_ua or told_ua or stands:
+            actions.append(SetLevel(params.sign * state.level_ua))
+            return
+    if not slow:
+        return
+    if phase is Phase.LATCHED and not zero:
+        actions.append(DeviceStop(StopClass.S0_CUT))
+    elif (
+        phase is Phase.ABORTING
+        and params.device_ramp
+        and state.readback is not None
+        and state.readback.state in (DeviceState.ARMED, DeviceState.ACTIVE)
+    ):
+        actions.append(DeviceStop(StopClass.S1_ABORT_RAMP))
+    else:
+        actions.append(Heartbeat())
+
+
+def _leave(params: Params, state: State, t_ns: int, zero: bool) -> Result:
+    if state.phase not in (Phase.SAFE, Phase.STOPPED, Phase.LATCHED):
+        return state, []
+    if zero and zero_confirmed(params, state, t_ns):
+        code = ExitCode.ENDED if state.leaving is Leaving.GOODBYE else ExitCode.ENGINE_LOST
+        return replace(state, exited=True), [DisarmDevice(), Send(report(params, state, t_ns)), Exit(code)]
+    waited_ns = t_ns - max(state.leaving_ns, state.phase_ns)
+    if waited_ns > params.give_up_ns and (
+        state.leaving is Leaving.TERMINATED or not fresh(params, state, t_ns)
+    ):
+        return replace(state, exited=True), [
+            DeviceStop(StopClass.S0_CUT),
+            Send(report(params, state, t_ns)),
+            Exit(ExitCode.ZERO_UNCONFIRMED),
+        ]
+    return state, []
+
+
+# ---- the device
+
+
+def _readback(params: Params, state: State, t_ns: int, readback: Readback) -> Result:
+    if state.readback is not None and readback.t_ns < state.readback.t_ns:
+        return state, []
+    verdict = judge(params, state, t_ns, readback)
+    acked = readback.ack_seq != state.ack_seq
+    state = replace(
+        state,
+        readback=readback,
+        heard_ns=t_ns,
+        off_ns=verdict.off_ns,
+        ohm_ns=verdict.ohm_ns,
+        ack_seq=readback.ack_seq,
+        ack_ns=t_ns if acked else state.ack_ns,
+    )
+    if verdict.stop is not None:
+        return stop(params, state, t_ns, verdict.stop, verdict.reason)
+    idle = (
+        readback.state is DeviceState.IDLE
+        and state.phase in (Phase.ARMED, Phase.LIVE)
+        and state.level_ua == 0
+    )
+    if idle and t_ns - state.phase_ns > params.confirm_ns:
+        return stop(params, state, t_ns, StopClass.S2_SESSION_RAMP, "the device disarmed itself")
+    return state, []
+
+
+def _device_failure(params: Params, state: State, t_ns: int, event: DeviceFailure) -> Result:
+    if event.kind == "refused" and state.level_ua == 0 and state.phase in (Phase.ARMED, Phase.LIVE):
+        state, actions = stop(
+            params, state, t_ns, StopClass.S2_SESSION_RAMP, f"the device refused: {event.what}"[:500]
+        )
+        return state, [*actions, Send(link.Refused(seq=state.last_seq, reason=state.reason))]
+    return latch(state, t_ns, f"device {event.kind}: {event.what}"[:500])
+
+
+# ---- ends of the link and of the process
+
+
+def _stop(params: Params, state: State, t_ns: int, event: link.Stop) -> Result:
+    return stop(params, state, t_ns, StopClass(event.stop_class), event.reason or "stop")
+
+
+def _garbage(params: Params, state: State, t_ns: int, event: Garbage) -> Result:
+    recent = (*(t for t in state.garbage_ns if t_ns - t < params.garbage_ns), t_ns)[-GARBAGE_ALLOWED:]
+    state = replace(state, garbage_ns=recent, dropped=state.dropped + 1)
+    if len(recent) < GARBAGE_ALLOWED:
+        return state, []
+    return latch(state, t_ns, f"garbage from the engine, {GARBAGE_ALLOWED} times in 1 s: {event.what}"[:500])
+
+
+def _goodbye(params: Params, state: State, t_ns: int, event: link.Goodbye) -> Result:
+    state = _leaving(state, t_ns, Leaving.GOODBYE)
+    return stop(params, state, t_ns, StopClass.S2_SESSION_RAMP, f"goodbye: {event.reason}"[:500])
+
+
+def _engine_gone(params: Params, state: State, t_ns: int, _event: EngineGone) -> Result:
+    if state.leaving is Leaving.GOODBYE:
+        return state, []
+    state = _leaving(state, t_ns, Leaving.ENGINE_GONE)
+    return stop(params, state, t_ns, StopClass.S1_ABORT_RAMP, "the engine has gone")
+
+
+def _terminate(params: Params, state: State, t_ns: int, _event: Terminate) -> Result:
+    state = _leaving(state, t_ns, Leaving.TERMINATED)
+    return stop(params, state, t_ns, StopClass.S1_ABORT_RAMP, "the guard was asked to end")
+
+
+def _leaving(state: State, t_ns: int, why: Leaving) -> State:
+    if state.leaving >= why:
+        return state
+    return replace(state, leaving=why, leaving_ns=t_ns)
+
+
+_PHASES: Final[dict[Phase, Callable[[Params, State, int, int], Result]]] = {
+    Phase.ZEROING: _zeroing,
+    Phase.SAFE: _rest,
+    Phase.ARMED: _armed,
+    Phase.LIVE: _live,
+    Phase.ABORTING: _aborting,
+    Phase.ENDING: _ending,
+    Phase.STOPPED: _rest,
+    Phase.LATCHED: _rest,
+}
+
+_HANDLERS: Final[dict[type, Callable[[Params, State, int, Any], Result]]] = {
+    Tick: _tick,
+    Readback: _readback,
+    DeviceFailure: _device_failure,
+    BookFailed: requests.book_failed,
+    Garbage: _garbage,
+    EngineGone: _engine_gone,
+    Terminate: _terminate,
+    link.Command: requests.command,
+    link.Arm: requests.arm,
+    link.Reserve: requests.reserve,
+    link.Reset: requests.reset,
+    link.Stop: _stop,
+    link.Goodbye: _goodbye,
+}

@@ -1,0 +1,381 @@
+"""Driver for stimulators that speak the reference serial protocol: serial line, pty or in-process."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from devices import refproto
+from devices.clock import NS_PER_S
+from devices.refframe import VERSION, Decoder, Frame
+from devices.refproto import MAX_LEASE_MS, AckResult, FrameError, HostMessage
+from devices.stimulator import (
+    Capabilities,
+    DeviceError,
+    DeviceLostError,
+    DeviceNotFoundError,
+    DeviceProtocolError,
+    DeviceRefusedError,
+    Identity,
+    Readback,
+    StopClass,
+)
+from devices.wires import InProcessWire, SerialWire, Wire
+
+__all__ = ["CAPABILITIES", "InProcessWire", "ReferenceStimulator", "SerialWire", "Wire"]
+
+OPEN_BUDGET_S: Final = 3.0
+ASK_EVERY_S: Final = 0.3
+MAX_WAITING_FRAMES: Final = 32
+MAX_ASKED: Final = 256
+MAX_READS: Final = 16
+
+# One bit error a second is what a serial line may do; more is a fault of the line or of the device.
+BURST_WINDOW_NS: Final = NS_PER_S
+BURST_FRAMES: Final = 3
+BURST_BYTES: Final = 128
+
+CAPABILITIES: Final = Capabilities(
+    self_expiring_lease=True,
+    hardware_watchdog=True,
+    measures_current=True,
+    unipolar=False,
+    device_ramp=True,
+    max_level_ua=refproto.MAX_LEVEL_UA,
+    resolution_ua=1.2,
+    command_latency_s=0.02,
+    host_timeout_s=refproto.HOST_TIMEOUT_MS / 1000.0,
+    min_transition_s=0.0,
+    readback_interval_s=0.05,
+)
+
+_OVERTAKING: Final = (refproto.Stop, refproto.Disarm)
+_PERISHABLE: Final = (refproto.SetLevel, refproto.Heartbeat)
+
+_REFUSALS: Final = {
+    AckResult.NOT_ARMED: "it is not armed",
+    AckResult.NOT_IDLE: "it is armed or carries current already; disarm it first",
+    AckResult.OVER_LIMIT: "the value is above its limit",
+    AckResult.FAULT_LATCHED: "a fault is latched in it; reset the fault first",
+    AckResult.BAD_LEASE: f"a lease lasts 1 to {MAX_LEASE_MS} ms",
+    AckResult.NOT_AT_ZERO: "current still flows",
+    AckResult.NOT_UNDERSTOOD: "it does not know this command",
+}
+
+
+class ReferenceStimulator:
+    """Driver of the reference serial protocol; implements `devices.stimulator.Stimulator`.
+
+    Parameters
+    ----------
+    wire : Wire
+        `SerialWire` or `InProcessWire`.
+    """
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._identity: Identity | None = None
+        self._last_seq = 0
+        self._begin_session()
+
+    def _begin_session(self) -> None:
+        self._decoder = Decoder()
+        self._readbacks: list[Readback] = []
+        self._device_seq = 0
+        self._boot_count: int | None = None
+        self._damage: deque[tuple[int, int, int]] = deque()
+        self._damage_seen = (0, 0)
+        self._partial = b""
+        self._waiting: deque[tuple[bytes, HostMessage]] = deque()
+        self._asked: dict[int, str] = {}
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the protocol guarantees."""
+        return CAPABILITIES
+
+    @property
+    def last_seq(self) -> int:
+        """Number of the newest frame sent; `Readback.ack_seq` catches up with it."""
+        return self._last_seq
+
+    def fileno(self) -> int:
+        """Descriptor that turns readable when the device has sent something; -1 in-process."""
+        return self._wire.fileno()
+
+    def open(self) -> Identity:
+        """Connect, cut, identify; ask again every 0.3 s, for 3 s at most.
+
+        Returns
+        -------
+        Identity
+            Who answered. If already open, who answered then: nothing is sent.
+
+        Raises
+        ------
+        DeviceNotFoundError
+            If the line cannot be opened, or nothing on it answers in this protocol.
+        DeviceLostError
+            If the line breaks meanwhile.
+        """
+        if self._identity is not None:
+            return self._identity
+        self._wire.open()
+        self._begin_session()
+        try:
+            self._identity = self._identify()
+        except DeviceError:
+            self._wire.close()
+            raise
+        self._damage_seen = (self._decoder.corrupt, self._decoder.skipped)
+        return self._identity
+
+    def arm(self, max_level_ua: int, max_slew_ua_s: int) -> None:
+        """Ask the device to latch limits and allow current; a report in state ARMED is its yes.
+
+        Raises
+        ------
+        DeviceRefusedError
+            If a limit is below 1 or above the device's own. The device's own refusal comes from `poll`.
+        DeviceLostError
+            If the line is closed, broken, or takes no more bytes.
+        """
+        if not 1 <= max_level_ua <= CAPABILITIES.max_level_ua:
+            raise DeviceRefusedError(
+                f"{self._wire.name}: a greatest level of {max_level_ua} uA is outside "
+                f"1 .. {CAPABILITIES.max_level_ua} uA"
+            )
+        if not 1 <= max_slew_ua_s <= refproto.MAX_SLEW_UA_S:
+            raise DeviceRefusedError(
+                f"{self._wire.name}: a greatest slew of {max_slew_ua_s} uA/s is outside "
+                f"1 .. {refproto.MAX_SLEW_UA_S} uA/s"
+            )
+        self._command(refproto.Arm(max_level_ua, max_slew_ua_s))
+
+    def disarm(self) -> None:
+        """Zero at once, and no current until armed again. Raises DeviceLostError."""
+        self._command(refproto.Disarm())
+
+    def set_level(self, level_ua: int, lease_ms: int) -> None:
+        """Send one set point with a lease.
+
+        Parameters
+        ----------
+        level_ua : int
+            Signed, uA.
+        lease_ms : int
+            1 .. 1000 ms; afterwards the device ramps to zero by itself and disarms.
+
+        Raises
+        ------
+        DeviceRefusedError
+            If a number is out of range. The device's own refusal comes from `poll`.
+        DeviceLostError
+            If the line is closed, broken, or takes no more bytes.
+        """
+        if not -CAPABILITIES.max_level_ua <= level_ua <= CAPABILITIES.max_level_ua:
+            raise DeviceRefusedError(
+                f"{self._wire.name}: a level of {level_ua} uA is outside +-{CAPABILITIES.max_level_ua} uA"
+            )
+        if not 1 <= lease_ms <= MAX_LEASE_MS:
+            raise DeviceRefusedError(
+                f"{self._wire.name}: a lease of {lease_ms} ms is outside 1 .. {MAX_LEASE_MS} ms"
+            )
+        self._command(refproto.SetLevel(level_ua, lease_ms))
+
+    def heartbeat(self) -> None:
+        """Tell the device that the host lives, without renewing any lease. Raises DeviceLostError."""
+        self._command(refproto.Heartbeat())
+
+    def stop(self, stop_class: StopClass) -> None:
+        """Stop by class; overtakes everything that still waits to be sent. Raises DeviceLostError."""
+        self._command(refproto.Stop(stop_class))
+
+    def reset_fault(self) -> None:
+        """Clear a latched device fault; its own refusal comes from `poll`. Raises DeviceLostError."""
+        self._command(refproto.ResetFault())
+
+    def poll(self, t_ns: int) -> list[Readback]:
+        """All reports that have arrived since the last call, oldest first.
+
+        Parameters
+        ----------
+        t_ns : int
+            Now; the stamp of what is returned.
+
+        Raises
+        ------
+        DeviceLostError
+            If the line is closed, hung up or broken.
+        DeviceProtocolError
+            If the device acknowledged a frame never sent, sent a value that is not defined, or more damage
+            came within a second than a line causes by itself.
+        DeviceRefusedError
+            If the device refused a command.
+
+        Notes
+        -----
+        After a protocol error or a refusal the reports that came with it are returned by the next call.
+        """
+        self._require_open()
+        self._flush()
+        trouble: DeviceError | None = None
+        for _ in range(MAX_READS):
+            data = self._wire.read()
+            if not data:
+                break
+            for frame in self._decoder.feed(data):
+                try:
+                    self._take(frame, t_ns)
+                except DeviceError as error:
+                    trouble = _worse(trouble, error)
+        trouble = _worse(trouble, self._judge_damage(t_ns))
+        if trouble is not None:
+            raise trouble
+        readbacks, self._readbacks = self._readbacks, []
+        return readbacks
+
+    def close(self) -> None:
+        """Cut, disarm, let go of the line."""
+        if self._identity is not None:
+            self._identity = None
+            try:
+                self._send(refproto.Stop(StopClass.S0_CUT))
+                self._send(refproto.Disarm())
+            except DeviceError:
+                pass  # the line is gone: the device's own host timeout ends the current
+        self._wire.close()
+
+    def _identify(self) -> Identity:
+        first_seq = self._last_seq + 1
+        for _ in range(round(OPEN_BUDGET_S / ASK_EVERY_S)):
+            self._send(refproto.Stop(StopClass.S0_CUT))
+            self._send(refproto.Identify())
+            left = ASK_EVERY_S
+            while True:
+                self._flush()
+                for frame in self._decoder.feed(self._wire.read()):
+                    reply = _identity_reply(frame)
+                    # An answer to an earlier host may still be on the line: only numbers just sent count.
+                    if reply is not None and first_seq <= reply.ack_seq <= self._last_seq:
+                        self._device_seq = frame.seq
+                        return reply.identity
+                if left <= 0.0:
+                    break
+                left = self._wire.wait(left)
+        heard = (
+            "bytes came back, but none with this meaning" if self._decoder.skipped else "nothing came back"
+        )
+        raise DeviceNotFoundError(
+            f"{self._wire.name} can be opened, but no device there answered in the reference serial "
+            f"protocol, version {VERSION}, within {OPEN_BUDGET_S:g} s ({heard}); check port, cable and power"
+        )
+
+    # ---- sending
+
+    def _require_open(self) -> None:
+        if self._identity is None:
+            raise DeviceLostError(f"{self._wire.name} is not open")
+
+    def _command(self, message: HostMessage) -> None:
+        self._require_open()
+        self._send(message)
+
+    def _send(self, message: HostMessage) -> None:
+        if isinstance(message, _OVERTAKING):
+            self._waiting.clear()
+        elif isinstance(message, _PERISHABLE):
+            # A set point that has not left yet is void once there is a newer one (I05).
+            self._waiting = deque(item for item in self._waiting if not isinstance(item[1], _PERISHABLE))
+        if len(self._waiting) >= MAX_WAITING_FRAMES:
+            raise DeviceLostError(
+                f"{self._wire.name} takes no more bytes: {MAX_WAITING_FRAMES} frames wait; check the cable"
+            )
+        self._last_seq += 1
+        self._asked[self._last_seq] = type(message).__name__
+        if len(self._asked) > MAX_ASKED:
+            del self._asked[next(iter(self._asked))]
+        self._waiting.append((refproto.encode(self._last_seq, message), message))
+        self._flush()
+
+    def _flush(self) -> None:
+        while self._partial or self._waiting:
+            if not self._partial:
+                self._partial = self._waiting.popleft()[0]
+            self._partial = self._partial[self._wire.write(self._partial) :]
+            if self._partial:
+                return
+
+    # ---- receiving
+
+    def _take(self, frame: Frame, t_ns: int) -> None:
+        try:
+            message = refproto.parse_device(frame)
+        except FrameError as error:
+            raise DeviceProtocolError(f"{self._wire.name}: {error}") from error
+        if isinstance(message, refproto.Report) and self._boot_count not in (None, message.boot_count):
+            self._device_seq = 0  # it has restarted, and counts its frames anew
+        if frame.seq <= self._device_seq:
+            return
+        self._device_seq = frame.seq
+        if message.ack_seq > self._last_seq:
+            raise DeviceProtocolError(
+                f"{self._wire.name}: wrong acknowledgement, of frame {message.ack_seq}; "
+                f"only {self._last_seq} were sent"
+            )
+        match message:
+            case refproto.Ack(ack_seq=seq, result=result):
+                asked = self._asked.pop(seq, None)
+                if result != AckResult.OK and asked is not None:
+                    raise DeviceRefusedError(
+                        f"{self._wire.name} refused {asked} (frame {seq}): {_REFUSALS[result]}"
+                    )
+            case refproto.Report():
+                self._boot_count = message.boot_count
+                self._readbacks.append(_readback(message, t_ns))
+
+    def _judge_damage(self, t_ns: int) -> DeviceProtocolError | None:
+        seen = (self._decoder.corrupt, self._decoder.skipped)
+        if seen != self._damage_seen:
+            self._damage.append((t_ns, seen[0] - self._damage_seen[0], seen[1] - self._damage_seen[1]))
+            self._damage_seen = seen
+        while self._damage and t_ns - self._damage[0][0] > BURST_WINDOW_NS:
+            self._damage.popleft()
+        frames = sum(item[1] for item in self._damage)
+        count = sum(item[2] for item in self._damage)
+        if frames < BURST_FRAMES and count < BURST_BYTES:
+            return None
+        self._damage.clear()
+        return DeviceProtocolError(
+            f"{self._wire.name}: {frames} damaged frames and {count} meaningless bytes within a second; "
+            "check cable and device"
+        )
+
+
+def _worse(one: DeviceError | None, other: DeviceError | None) -> DeviceError | None:
+    """The error to raise when a poll meets two: a protocol error outranks a refusal."""
+    if one is None or (isinstance(one, DeviceRefusedError) and isinstance(other, DeviceProtocolError)):
+        return other
+    return one
+
+
+def _identity_reply(frame: Frame) -> refproto.IdentityReply | None:
+    try:
+        message = refproto.parse_device(frame)
+    except FrameError:
+        return None
+    return message if isinstance(message, refproto.IdentityReply) else None
+
+
+def _readback(report: refproto.Report, t_ns: int) -> Readback:
+    return Readback(
+        t_ns=t_ns,
+        state=report.state,
+        commanded_ua=report.set_ua,
+        measured_ua=report.measured_ua,
+        voltage_mv=report.voltage_mv,
+        impedance_ohm=report.impedance_ohm,
+        ack_seq=report.ack_seq,
+        boot_count=report.boot_count,
+        fault=refproto.FAULT_NAMES.get(report.fault, f"device fault {report.fault}"),
+    )

@@ -1,0 +1,331 @@
+"""The command line: ``cereloop simulate | replay | live | verify | check | show | stop | mock | bench``.
+
+Exit codes, the same for every command: 0 done; 1 done, but not well (verify found a difference, check found something that
+stands in the way, a session was aborted); 2 the input cannot be used (arguments, configuration, recording, session file);
+3 something needed is not there (stream, device, guard, disk); 4 zero current is NOT confirmed: switch the device off by hand;
+130 interrupted before anything began.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from devices.stimulator import DeviceError
+from loop import __version__
+from loop.config import Config, ConfigError, load
+from loop.presets import preset_path
+from loop.session_file import JournalError
+from loop.sources.errors import SourceError
+
+
+class Exit(IntEnum):
+    """What a command's exit code means."""
+
+    DONE = 0
+    NOT_WELL = 1
+    BAD_INPUT = 2
+    MISSING = 3
+    ZERO_UNCONFIRMED = 4
+    INTERRUPTED = 130
+
+
+app = typer.Typer(
+    help=(
+        "Closes the loop between EEG and tDCS: live from LSL, replayed from a recording, or against a simulated head. "
+        "Research use only; not a medical device."
+    ),
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    epilog="Exit codes: 0 done · 1 done, but not well · 2 bad input · 3 something needed is missing · "
+    "4 zero current not confirmed · 130 interrupted.",
+)
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", metavar="FILE.toml", help="Configuration file.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", "-s", metavar="TABLE.KEY=VALUE", help="Override one value; repeatable.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines, nothing else.")]
+OutOption = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE.sqlite", help="Where the session file goes.")]
+
+
+def configured(config: Path | None, preset: str, overrides: list[str] | None, more: dict[str, object]) -> Config:
+    """The configuration of a command: a file or the shipped one, then ``--set``, then the command's own options."""
+    items = list(overrides or [])
+    for key, value in more.items():
+        if value is not None:
+            items.append(f"{key}={msgspec.json.encode(value).decode()}")
+    return load(config if config is not None else preset_path(preset), items)
+
+
+@app.command()
+def simulate(
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the simulated patient.")] = None,
+    group: Annotated[str | None, typer.Option(help="Patient's group: HC, CC or FM.")] = None,
+    duration: Annotated[float | None, typer.Option(help="Simulated seconds.")] = None,
+    arm: Annotated[str | None, typer.Option(help="closed_loop, open_loop or feedback_only.")] = None,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a closed-loop session on a simulated head with a mock stimulator.
+
+    Example: `cereloop simulate --seed 3 --duration 600`
+    """
+    from loop.run import play
+    from loop.sources.patient import PatientPlayback
+
+    more: dict[str, object] = {
+        "patient.seed": seed,
+        "patient.group": group,
+        "session.duration_s": duration,
+        "session.arm": arm,
+    }
+    chosen = configured(config, "simulate", overrides, more)
+    if chosen.patient is None:
+        raise ConfigError("key `patient` is missing: simulate needs a [patient] table")
+    playback = PatientPlayback(chosen.patient)
+    with stop_flag() as stopped, progress_bar("simulating", as_json) as progress:
+        played = play(chosen, playback, "simulate", out, progress, stopped)
+    rate_hz = playback.layout.sfreq_hz
+    truth = {round(trial.outcome_sample * 1e9 / rate_hz): trial.pe for trial in playback.truth}
+    finish(played.path, as_json, truth, played.limits)
+
+
+@app.command()
+def replay(
+    recording: Annotated[Path, typer.Argument(help="What mne.io.read_raw reads (EDF, BDF, FIF, SET, VHDR …), or XDF.")],
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    arm: Annotated[str | None, typer.Option(help="feedback_only, or an arm that drives the mock stimulator.")] = None,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a recording through the same loop, faster than it was recorded.
+
+    Without --config the arm is feedback_only: everything is estimated and recorded, nothing is stimulated.
+
+    Example: `cereloop replay run-01_raw.fif --set 'markers.rename={target="STIM/NOX/100", standard="STIM/INN/0"}'`
+    """
+    from loop.run import play
+    from loop.sources.recording import open_recording
+
+    chosen = configured(config, "replay", overrides, {"session.arm": arm, "source.path": str(recording)})
+    if chosen.device is not None and chosen.stimulates and chosen.device.driver != "simulated":
+        raise ConfigError(f"key `device.driver` is {chosen.device.driver}: a recording drives the simulated stimulator only")
+    playback = open_recording(recording)
+    with stop_flag() as stopped, progress_bar("replaying", as_json) as progress:
+        played = play(chosen, playback, "replay", out, progress, stopped)
+    finish(played.path, as_json, None, played.limits)
+
+
+@app.command()
+def live(
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    arm: Annotated[str | None, typer.Option(help="closed_loop, open_loop or feedback_only.")] = None,
+    port: Annotated[str | None, typer.Option(help="Serial port of the stimulator.")] = None,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a session from an LSL stream, with a stimulator behind the guard.
+
+    The session arms by a code that you type. Keys: a arm, p pause, c continue, r reset, s stop (ramp), x CUT NOW, ? help.
+    From a pipe, lines: arm CODE, pause, resume, reset NAME, stop, cut, note TEXT.
+
+    Example: `cereloop live --config configs/live-mock.toml --port /tmp/stimulator`
+    """
+    from loop.operator import OperatorLine
+    from loop.run import live as run_live
+    from loop.screen import Screen
+
+    if config is None:
+        raise ConfigError("live needs --config FILE.toml: nothing that limits or steers current has a default")
+    chosen = configured(config, "live", overrides, {"session.arm": arm, "device.port": port})
+    screen = Screen("json" if as_json else "text")
+    operator = OperatorLine(sys.stdin)
+    try:
+        path, code = run_live(chosen, out, screen, operator)
+    finally:
+        operator.close()
+        screen.close()
+    finish(path, as_json, None, ())
+    if code == Exit.ZERO_UNCONFIRMED or code is None:
+        fail("zero current is NOT confirmed: switch the stimulator off by hand, then take off the electrodes")
+        raise typer.Exit(Exit.ZERO_UNCONFIRMED)
+
+
+@app.command()
+def verify(
+    session: Annotated[Path, typer.Argument(help="A session file.")],
+    recording: Annotated[Path | None, typer.Option(help="The recording, where it has moved since.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Prove that a replay of a session gives the same bytes; else name the first divergence.
+
+    Example: `cereloop verify cereloop-live-P001-20261122-101500.sqlite`
+    """
+    from loop.redrive import verify as verify_session
+
+    with progress_bar("verifying", as_json) as progress:
+        verdict = verify_session(session, recording, progress)
+    if as_json:
+        typer.echo(msgspec.json.encode(verdict).decode())
+    else:
+        typer.echo(verdict.sentence)
+    if not verdict.identical:
+        raise typer.Exit(Exit.NOT_WELL)
+
+
+@app.command()
+def show(
+    session: Annotated[Path, typer.Argument(help="A session file, finished or still being written.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Summarise a session file.
+
+    Example: `cereloop show cereloop-simulate-sim-20261122-101500.sqlite`
+    """
+    finish(session, as_json, None, ())
+
+
+@app.command()
+def stop(
+    reason: Annotated[str, typer.Option(help="What the record shall say.")] = "emergency stop from the command line",
+    as_json: JsonOption = False,
+) -> None:
+    """EMERGENCY STOP: cut the current of every session of this user, even if its engine is dead.
+
+    Example: `cereloop stop`
+    """
+    from devices.link_socket import stop_all
+
+    outcomes = stop_all(reason)
+    if as_json:
+        typer.echo(msgspec.json.encode(outcomes).decode())
+    else:
+        for outcome in outcomes:
+            word = "stopped" if outcome.confirmed else "NOT CONFIRMED"
+            typer.echo(f"{word}: {outcome.detail} ({outcome.path})")
+        if not outcomes:
+            typer.echo("no guard of yours is running: nothing to stop")
+    if not all(outcome.confirmed for outcome in outcomes):
+        fail("zero current is NOT confirmed: switch the stimulator off by hand")
+        raise typer.Exit(Exit.ZERO_UNCONFIRMED)
+
+
+# ---- what the commands share
+
+
+def finish(path: Path, as_json: bool, truth: dict[int, float] | None, limits: tuple[str, ...]) -> None:
+    """Print the summary of a session file."""
+    from loop.reader import Session
+    from loop.summary import render, summarise
+
+    with Session.open(path) as session:
+        summary = summarise(session, truth, limits)
+    if as_json:
+        typer.echo(msgspec.json.encode(summary).decode())
+    else:
+        render(summary, Console())
+
+
+def fail(sentence: str) -> None:
+    """One sentence on standard error."""
+    typer.echo(f"cereloop: {sentence}", err=True)
+
+
+@contextmanager
+def stop_flag() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C asks for an orderly end (ramp, closed file); a second one interrupts at once."""
+    asked: list[bool] = []
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(True)
+
+    saved = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, saved)
+
+
+@contextmanager
+def progress_bar(what: str, quiet: bool) -> Iterator[Callable[[Any], None] | None]:
+    """A bar on standard error, in simulated time; nothing where machines read."""
+    if quiet:
+        yield None
+        return
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[state]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=1.0, state="")
+
+        def update(at: Any) -> None:
+            total = at.total_s or 1.0
+            state = f"{at.phase} {at.level_ua / 1000:.2f} mA · evidence {at.evidence:.1f}"
+            bar.update(task, completed=min(at.done_s / total, 1.0), state=state)
+
+        yield update
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"cereloop {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Options before the command."""
+
+
+def main() -> None:
+    """Run the command line; bad input ends in one sentence, never in a traceback."""
+    from loop.cli_tools import register
+    from loop.estimator import LayoutError
+    from loop.run import SessionError
+
+    register(app)
+    try:
+        app()
+    except (ConfigError, LayoutError) as error:
+        fail(str(error))
+        sys.exit(Exit.BAD_INPUT)
+    except JournalError as error:
+        fail(str(error))
+        sys.exit(Exit.BAD_INPUT)
+    except (SourceError, SessionError, DeviceError) as error:
+        fail(str(error))
+        sys.exit(Exit.MISSING)
+    except BrokenPipeError:
+        sys.exit(Exit.DONE)
+    except KeyboardInterrupt:
+        fail("interrupted")
+        sys.exit(Exit.INTERRUPTED)
+    except OSError as error:
+        fail(f"{error.filename or 'system'}: {error.strerror or error}")
+        sys.exit(Exit.MISSING)

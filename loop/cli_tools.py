@@ -1,0 +1,154 @@
+"""The commands around a session: ``check``, ``mock amplifier``, ``mock stimulator`` and ``bench``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from loop.cli import ConfigOption, Exit, JsonOption, SetOption, configured
+from loop.config import ConfigError
+
+mock = typer.Typer(
+    help="Stand-ins for hardware, so that cereloop and other software can be tested without it.", no_args_is_help=True
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.command()(check)
+    app.command()(bench)
+    app.add_typer(mock, name="mock")
+
+
+def check(
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    port: Annotated[str | None, typer.Option(help="Serial port of the stimulator.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Look at stream, layout, clock, device, limits, impedance and disk before anybody arms.
+
+    Prints how long the current takes to zero after each kind of fault with this device. Makes no current.
+
+    Example: `cereloop check --config configs/live-mock.toml`
+    """
+    from devices.time_to_zero import TimeToZero
+    from loop.preflight import Finding, Preflight, preflight
+
+    if config is None:
+        raise ConfigError("check needs --config FILE.toml: the configuration of the session to come")
+    chosen = configured(config, "live", overrides, {"device.port": port})
+    console = Console()
+    findings: list[Finding] = []
+    rows: list[TimeToZero] = []
+    for item in preflight(chosen):
+        if isinstance(item, Finding):
+            findings.append(item)
+            if not as_json:
+                mark = {True: "[green]ok  [/]", False: "[red]STOP[/]", None: "note"}[item.ok]
+                console.print(f"{mark} {item.item:<10}{item.detail}", highlight=False, soft_wrap=True)
+        else:
+            rows.append(item)
+    result = Preflight(findings=findings, time_to_zero=rows)
+    if as_json:
+        typer.echo(msgspec.json.encode(result).decode())
+    elif rows:
+        table = Table(box=None, title="time to zero current with this device", title_justify="left", pad_edge=False)
+        table.add_column("after", overflow="fold")
+        table.add_column("stop", no_wrap=True)
+        table.add_column("at most", no_wrap=True, justify="right")
+        for row in rows:
+            table.add_row(row.cause, f"S{int(row.stop_class)}", "never noticed" if row.bound_s is None else f"{row.bound_s:.2f} s")
+        console.print(table)
+    if not result.ready:
+        raise typer.Exit(Exit.NOT_WELL)
+
+
+@mock.command("amplifier")
+def mock_amplifier(
+    what: Annotated[str, typer.Argument(metavar="FILE_OR_PATIENT", help="A recording, or the word `patient`.")],
+    name: Annotated[str, typer.Option(help="Name of the LSL stream.")] = "cereloop-mock",
+    source_id: Annotated[str, typer.Option(help="Source id of the LSL stream.")] = "cereloop-mock-amplifier",
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the patient.")] = None,
+    meter: Annotated[Path | None, typer.Option(help="Meter file of a mock stimulator: the patient feels its current.")] = None,
+    loop: Annotated[bool, typer.Option("--loop", help="Play a recording again and again.")] = False,
+    chunk: Annotated[float, typer.Option(help="Length of a chunk in seconds.", min=0.001, max=1.0)] = 0.02,
+    network: Annotated[bool, typer.Option("--network", help="Announce the stream beyond this machine.")] = False,
+) -> None:
+    """Stream a recording or the simulated patient as LSL EEG plus markers, at true rate, until Ctrl-C.
+
+    Example: `cereloop mock amplifier patient --seed 3`
+    """
+    from loop.mock_amplifier import run_amplifier
+
+    run_amplifier(
+        what,
+        name=name,
+        source_id=source_id,
+        patient=configured(config, "simulate", overrides, {"patient.seed": seed}).patient,
+        meter=meter,
+        again=loop,
+        chunk_s=chunk,
+        reach="network" if network else "machine",
+        say=lambda text: typer.echo(text, err=True),
+    )
+
+
+@mock.command("stimulator")
+def mock_stimulator(
+    link: Annotated[Path | None, typer.Option(help="Make a link of this name to the serial port.")] = None,
+    meter: Annotated[Path | None, typer.Option(help="Write what truly flows at the electrode to this file.")] = None,
+    control: Annotated[str | None, typer.Option(help="Local socket for faults on command; - is standard input.")] = None,
+    seed: Annotated[int, typer.Option(help="Draws errors, latencies and noise.")] = 0,
+    fault: Annotated[
+        list[str] | None, typer.Option(metavar="NAME[:key=value,...][@SECONDS]", help="Inject a fault; repeatable.")
+    ] = None,
+    list_faults: Annotated[bool, typer.Option("--list-faults", help="List the faults by name and end.")] = False,
+) -> None:
+    """Be a stimulator on a serial port (a pty), with skin, physics, a meter and faults, until Ctrl-C.
+
+    Example: `cereloop mock stimulator --link /tmp/cereloop-stimulator --meter /tmp/cereloop.meter`
+    """
+    from devices.mock import faults, stimulator_process
+
+    if list_faults:
+        for known in faults.FAULTS.values():
+            typer.echo(f"{known.name:<16}{known.effect}")
+        return
+    arguments = ["--seed", str(seed)]
+    for option, value in (("--link", link), ("--meter", meter), ("--control", control)):
+        if value is not None:
+            arguments += [option, str(value)]
+    for text in fault or ():
+        arguments += ["--fault", text]
+    sys.exit(stimulator_process.main(arguments))
+
+
+def bench(
+    part: Annotated[str, typer.Argument(help="kernel, replay, latency or all.")] = "all",
+    seconds: Annotated[float, typer.Option(help="Length of the latency measurement.", min=2.0, max=600.0)] = 20.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the kernel, the replay and the latency, each beside its yardstick in the same run.
+
+    Example: `cereloop bench kernel`
+    """
+    from loop.bench import PARTS, render, run
+
+    if part not in (*PARTS, "all"):
+        raise ConfigError(f"bench knows {', '.join(PARTS)} and all, not `{part}`")
+    results: dict[str, Any] = {}
+    for name in PARTS if part == "all" else (part,):
+        results[name] = run(name, seconds)
+        if not as_json:
+            render(name, results[name], Console())
+    if as_json:
+        typer.echo(msgspec.json.encode(results).decode())

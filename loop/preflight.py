@@ -1,0 +1,195 @@
+"""Looks at everything a live session needs before anybody arms: stream, layout, clock, device, limits, impedance, disk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from devices import limits, link
+from devices.clock import NS_PER_S, SystemClock
+from devices.time_to_zero import TimeToZero, time_to_zero
+from loop import config as configuration
+from loop.config import Config
+from loop.estimator import Estimator, LayoutError
+from loop.events import Chunk, Incident, SegmentStart
+from loop.perception import Perception
+from loop.run import GuardProcess, SessionError, open_source
+from loop.sources.errors import SourceError
+from loop.sources.lsl import LslSource
+
+_WATCH_S: Final = 4.0
+_DEVICE_S: Final = 2.0
+_LEAST_FREE_BYTES: Final = 1 << 30
+_RATE_TOLERANCE: Final = 0.02
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that was looked at; `ok` is None where it is only worth knowing."""
+
+    item: str
+    ok: bool | None
+    detail: str
+
+
+class Preflight(msgspec.Struct, frozen=True, kw_only=True):
+    """All findings, and how long the current takes to zero after each kind of fault."""
+
+    findings: list[Finding]
+    time_to_zero: list[TimeToZero]
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing stands in the way."""
+        return all(finding.ok is not False for finding in self.findings)
+
+
+def preflight(config: Config) -> Iterator[Finding | TimeToZero]:
+    """Look at one thing after the other and tell each as soon as it is known.
+
+    Parameters
+    ----------
+    config : Config
+        Of a live session.
+    """
+    yield from _disk(config)
+    simulated = True
+    try:
+        with open_source(config) as source:
+            simulated = source.info.simulated
+            yield from _stream(config, source)
+    except SourceError as error:
+        yield Finding(item="stream", ok=False, detail=str(error))
+    if config.stimulates:
+        yield from _device(config, simulated)
+
+
+def _disk(config: Config) -> Iterator[Finding]:
+    folder = config.session.directory
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        yield Finding(item="disk", ok=False, detail=f"session.directory {folder}: {error.strerror}")
+        return
+    writable = os.access(folder, os.W_OK)
+    detail = f"{free / 1e9:.1f} GB free in {os.path.abspath(folder)}" + ("" if writable else ", which is not writable")
+    yield Finding(item="disk", ok=writable and free >= _LEAST_FREE_BYTES, detail=detail)
+
+
+def _stream(config: Config, source: LslSource) -> Iterator[Finding]:
+    layout = source.layout
+    what = f"{len(layout.labels)} channels at {layout.sfreq_hz:g} Hz, {source.info.dtype}, in {', '.join(set(layout.units))}"
+    what += ", simulated" if source.info.simulated else ""
+    yield Finding(item="stream", ok=True, detail=what)
+    for note in source.notes:
+        yield Finding(item="stream", ok=None, detail=note)
+    try:
+        estimator = Estimator(config, layout)
+    except LayoutError as error:
+        yield Finding(item="layout", ok=False, detail=str(error))
+        return
+    fits = not (estimator.is_stand_in and config.session.arm == "closed_loop")
+    yield Finding(item="layout", ok=fits, detail=estimator.name)
+    for note in estimator.notes:
+        yield Finding(item="layout", ok=None, detail=note)
+    yield Finding(item="clock", ok=True, detail=f"offset to the stream's clock {source.clock_offset_ns() / NS_PER_S:+.6f} s")
+    yield from _watch(config, source)
+
+
+def _watch(config: Config, source: LslSource) -> Iterator[Finding]:
+    """Listen for a few seconds: rate, age, faults of time, channels, units, markers."""
+    clock = SystemClock()
+    perception = Perception(config)
+    start = SegmentStart(
+        t_ns=clock.now_ns(), segment=1, layout=source.layout, source=source.info, clock_offset_ns=source.clock_offset_ns()
+    )
+    perception.start_segment(start)
+    incidents: dict[str, Incident] = {}
+    samples, oldest_s, first_ns, last_ns, markers = 0, 0.0, 0, 0, 0
+    end_ns = clock.now_ns() + round(_WATCH_S * NS_PER_S)
+    while clock.now_ns() < end_ns:
+        pulled = source.pull(0.1)
+        markers += len(source.pull_markers())
+        if pulled is None:
+            continue
+        stamps_ns, values = pulled
+        now_ns = clock.now_ns()
+        first_ns = first_ns or int(stamps_ns[0])
+        last_ns = int(stamps_ns[-1])
+        oldest_s = max(oldest_s, (now_ns - last_ns) / NS_PER_S)
+        seen = perception.take_chunk(Chunk(now_ns, 1, samples, stamps_ns, values), [])
+        samples += len(stamps_ns)
+        for output in seen.outputs:
+            if isinstance(output, Incident):
+                incidents.setdefault(f"{output.name} {output.detail}", output)
+    if samples < 2:
+        yield Finding(item="samples", ok=False, detail=f"no samples came in {_WATCH_S:g} s: is the amplifier running?")
+        return
+    rate_hz = (samples - 1) * NS_PER_S / max(last_ns - first_ns, 1)
+    right = abs(rate_hz / source.layout.sfreq_hz - 1.0) <= _RATE_TOLERANCE
+    yield Finding(item="rate", ok=right, detail=f"{rate_hz:.1f} Hz measured, {source.layout.sfreq_hz:g} Hz announced")
+    yield Finding(item="age", ok=oldest_s < 0.2, detail=f"samples are at most {1000 * oldest_s:.0f} ms old on arrival")
+    for incident in incidents.values():
+        yield Finding(item="signal", ok=False, detail=f"{incident.name}: {incident.detail}")
+    if not incidents:
+        yield Finding(item="signal", ok=True, detail="no gap, no bad channel, plausible unit")
+    needs = config.session.arm == "closed_loop"
+    yield Finding(
+        item="markers",
+        ok=True if markers else None,
+        detail=f"{markers} came in {_WATCH_S:g} s" + ("" if markers or not needs else "; closed_loop needs outcome markers"),
+    )
+
+
+def _device(config: Config, simulated: bool) -> Iterator[Finding | TimeToZero]:
+    guarded = configuration.guard_settings(config, f"check-{os.getpid()}", input_is_simulated=simulated)
+    try:
+        guard = GuardProcess(guarded)
+    except SessionError as error:
+        yield Finding(item="device", ok=False, detail=str(error))
+        for row in time_to_zero_of(config):
+            yield row
+        return
+    try:
+        welcome = guard.welcome
+        who = f"{welcome.identity.maker} {welcome.identity.model}, {welcome.identity.serial_number}"
+        yield Finding(item="device", ok=True, detail=who)
+        for sentence in welcome.limit_reasons:
+            yield Finding(item="limit", ok=True, detail=sentence)
+        yield _contact(guard, guarded.limits.arm_below_ohm)
+        for row in time_to_zero(welcome.capabilities, limits.effective(guarded, welcome.capabilities)):
+            yield row
+    finally:
+        guard.client.send(link.Goodbye(reason="check is done"))
+        with contextlib.suppress(SessionError):
+            guard.close()
+
+
+def _contact(guard: GuardProcess, arm_below_ohm: int) -> Finding:
+    """Wait for the guard to be safe and the device to have measured the impedance."""
+    deadline_s = time.monotonic() + _DEVICE_S
+    phase, reason = "silent", ""
+    while time.monotonic() < deadline_s and not guard.client.closed:
+        for message in guard.client.receive():
+            if not isinstance(message, link.Report):
+                continue
+            phase, reason = message.phase, message.reason
+            if phase == "safe" and message.impedance_ohm is not None:
+                ok = message.impedance_ohm < arm_below_ohm
+                detail = f"{message.impedance_ohm / 1000:.1f} kΩ; arming needs less than {arm_below_ohm / 1000:g} kΩ"
+                return Finding(item="impedance", ok=ok, detail=detail)
+        time.sleep(0.01)
+    return Finding(item="impedance", ok=False, detail=f"not measured within {_DEVICE_S:g} s; the guard is {phase} ({reason})")
+
+
+def time_to_zero_of(config: Config) -> list[TimeToZero]:
+    """The table of the configured driver, where the device itself cannot be asked."""
+    from devices.reference import CAPABILITIES
+
+    guarded = configuration.guard_settings(config, "check", input_is_simulated=True)
+    return time_to_zero(CAPABILITIES, limits.effective(guarded, CAPABILITIES))

@@ -1,0 +1,293 @@
+"""Puts the parts of a session together: simulate, replay and live, from a configuration to a closed session file."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+
+from devices import link, settings
+from devices.clock import SystemClock, VirtualClock
+from devices.link_socket import GuardClient, GuardUnreachableError, socket_path
+from loop import config as configuration
+from loop.config import Config, ConfigError
+from loop.estimator import Estimator
+from loop.events import Playback
+from loop.inline_recorder import InlineRecorder
+from loop.live import LiveSession
+from loop.operator import OperatorLine
+from loop.recorder import ProcessRecorder
+from loop.screen import Screen
+from loop.session_file import JournalError, Mode, SessionMeta
+from loop.virtual import Progress, VirtualSession
+
+if TYPE_CHECKING:
+    from loop.sources.lsl import LslSource
+
+SIMULATE_CHUNK_S: Final = 0.02
+REPLAY_CHUNK_S: Final = 0.1
+_GUARD_START_S: Final = 10.0
+_GUARD_END_S: Final = 5.0
+_SOFTWARE: Final = ("cereloop", "numpy", "scipy", "mne", "mne-realtime", "pylsl", "msgspec", "pyserial")
+
+
+class SessionError(Exception):
+    """A session cannot start or did not end as it should; one sentence says what and what to do."""
+
+
+class Played(NamedTuple):
+    """A finished virtual session: where its file lies, and sentences on the limits that were in force."""
+
+    path: Path
+    limits: tuple[str, ...]
+
+
+def play(
+    config: Config,
+    playback: Playback,
+    mode: Mode,
+    path: Path | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Played:
+    """Run a whole session on the virtual clock and write its file.
+
+    Parameters
+    ----------
+    config : Config
+    playback : Playback
+        A recording or a simulated patient.
+    mode : {"replay", "simulate"}
+    path : Path, optional
+        Where the session file goes; named after mode, participant and time in the configured directory unless given.
+    progress, stop : callable, optional
+        As for `VirtualSession.run`.
+
+    Raises
+    ------
+    LayoutError
+        If the estimator cannot work on the source's channels.
+    JournalError
+        If the file cannot be written.
+    """
+    Estimator(config, playback.layout)
+    where = path if path is not None else new_path(config, mode)
+    clock = VirtualClock()
+    # Nothing of this machine or moment goes into the record of a virtual session: the same inputs give the same bytes.
+    meta = session_meta(config, mode, f"{mode}-{config.session.participant}", msgspec.json.encode(playback.info).decode())
+    recorder = InlineRecorder(where, meta, clock)
+    try:
+        chunk_s = SIMULATE_CHUNK_S if mode == "simulate" else REPLAY_CHUNK_S
+        session = VirtualSession(config, playback, recorder, clock, meta.session, chunk_s=chunk_s)
+        session.run(progress, stop)
+    finally:
+        recorder.close()
+    return Played(where, session.limits)
+
+
+def new_path(config: Config, mode: Mode) -> Path:
+    """A file name that is not taken: mode, participant, local time.
+
+    Raises
+    ------
+    JournalError
+        If the configured directory does not exist.
+    """
+    folder = Path(config.session.directory)
+    if not folder.is_dir():
+        raise JournalError(f"key `session.directory`: {folder} is no directory; make it or name another")
+    stem = f"cereloop-{mode}-{config.session.participant}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path, number = folder / f"{stem}.sqlite", 1
+    while path.exists():
+        number += 1
+        path = folder / f"{stem}-{number}.sqlite"
+    return path
+
+
+def session_meta(config: Config, mode: Mode, name: str, source: str) -> SessionMeta:
+    """What a session file says of its session."""
+    versions = {"python": platform.python_version()}
+    for package in _SOFTWARE:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return SessionMeta(
+        session=name,
+        mode=mode,
+        config_text=configuration.encode(config).decode(),
+        config_format="json",
+        versions=versions,
+        source=source,
+    )
+
+
+class GuardProcess:
+    """The guard as a child that outlives us if need be.
+
+    Parameters
+    ----------
+    guarded : settings.Settings
+        What it shall read by itself.
+
+    Raises
+    ------
+    SessionError
+        If it refuses to start; its own sentence says why.
+    """
+
+    def __init__(self, guarded: settings.Settings) -> None:
+        self._socket = socket_path(guarded.session)
+        self._settings_path = self._socket.with_suffix(".settings.json")
+        self._log_path = self._socket.with_suffix(".log")
+        descriptor = os.open(self._settings_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(settings.encode(guarded))
+        command = [sys.executable, "-m", "devices.guard_process"]
+        command += ["--settings", str(self._settings_path), "--socket", str(self._socket), "--log", str(self._log_path)]
+        # A session of its own: the terminal's Ctrl-C and hang-up are for us alone.
+        self._process = subprocess.Popen(
+            command, start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        try:
+            self.client, self.welcome = self._connect(settings.digest(guarded))
+        except SessionError:
+            self._process.terminate()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """The guard's process id."""
+        return self._process.pid
+
+    def close(self) -> int | None:
+        """Let go of the link and wait for the guard's end; its exit code, or None if it is still busy getting to zero."""
+        self.client.close()
+        try:
+            code: int | None = self._process.wait(_GUARD_END_S)
+        except subprocess.TimeoutExpired:
+            return None
+        self._settings_path.unlink(missing_ok=True)
+        if code == 0:
+            self._log_path.unlink(missing_ok=True)
+        return code
+
+    def _connect(self, digest: str) -> tuple[GuardClient, link.Welcome]:
+        deadline_s = time.monotonic() + _GUARD_START_S
+        client: GuardClient | None = None
+        while client is None:
+            try:
+                client = GuardClient.connect(self._socket, 0.05)
+            except GuardUnreachableError as error:
+                if self._process.poll() is not None:
+                    raise SessionError(f"the guard did not start: {self._last_words()}") from error
+                if time.monotonic() > deadline_s:
+                    raise SessionError(f"the guard did not answer within {_GUARD_START_S:g} s") from error
+        client.send(link.Hello(version=link.LINK_VERSION, settings_sha256=digest))
+        while time.monotonic() < deadline_s and not client.closed:
+            for message in client.receive():
+                if isinstance(message, link.Welcome):
+                    return client, message
+                if isinstance(message, link.Refused):
+                    raise SessionError(f"the guard refused us: {message.reason}")
+            time.sleep(0.002)
+        raise SessionError(f"the guard did not welcome us: {self._last_words()}")
+
+    def _last_words(self) -> str:
+        if self._process.poll() is None or self._process.stderr is None:
+            return "it gave no reason"
+        lines = self._process.stderr.read().decode("utf-8", "replace").strip().splitlines()
+        return lines[-1] if lines else f"it ended with code {self._process.returncode}"
+
+
+@contextlib.contextmanager
+def open_source(config: Config) -> Iterator[LslSource]:
+    """Open the configured LSL stream. Raises SourceError, ConfigError."""
+    if config.source.kind != "lsl":
+        raise ConfigError(
+            f"key `source.kind` is {config.source.kind}: a live session takes lsl; `cereloop mock amplifier` streams a "
+            "recording or a patient as LSL"
+        )
+    from loop.sources.lsl import LslSource
+
+    table = config.source
+    source = LslSource(
+        name=table.name,
+        type=table.type,
+        source_id=table.source_id,
+        marker_name=table.marker_name,
+        timeout_s=table.timeout_s,
+        reach=table.reach,
+    )
+    try:
+        source.open()
+        yield source
+    finally:
+        source.close()
+
+
+def live(config: Config, path: Path | None, screen: Screen, operator: OperatorLine) -> tuple[Path, int | None]:
+    """Run a live session to its end.
+
+    Parameters
+    ----------
+    config : Config
+    path : Path, optional
+        Where the session file goes.
+    screen : Screen
+    operator : OperatorLine
+
+    Returns
+    -------
+    tuple of Path and int or None
+        The session file, and the guard's exit code (0 where there was no guard, None where it is still at work).
+
+    Raises
+    ------
+    SourceError, LayoutError, SessionError, JournalError
+        If anything needed is missing; nothing has flowed then.
+    """
+    from loop.outlets import Outlets
+
+    clock = SystemClock()
+    with open_source(config) as source:
+        estimator = Estimator(config, source.layout)
+        if estimator.is_stand_in and config.session.arm == "closed_loop":
+            raise SessionError(
+                f"closed_loop needs PO9 and PO10, which this stream lacks ({estimator.name}); name a pair in [estimator] "
+                "if you mean it"
+            )
+        where = path if path is not None else new_path(config, "live")
+        name = f"{where.stem}-{os.getpid()}"
+        guard: GuardProcess | None = None
+        recorder: ProcessRecorder | None = None
+        try:
+            if config.stimulates:
+                guarded = configuration.guard_settings(config, name, input_is_simulated=source.info.simulated)
+                guard = GuardProcess(guarded)
+            meta = session_meta(config, "live", name, msgspec.json.encode(source.info).decode())
+            recorder = ProcessRecorder(where, meta, clock)
+            session = LiveSession(
+                config,
+                source,
+                recorder,
+                guard.client if guard is not None else None,
+                guard.welcome if guard is not None else None,
+                operator,
+                screen,
+                clock,
+                Outlets(name, config.source.reach),
+            )
+            session.run()
+        finally:
+            code = guard.close() if guard is not None else 0
+            if recorder is not None:
+                recorder.close()
+    return where, code

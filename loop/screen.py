@@ -1,0 +1,117 @@
+"""What a running session tells: sentences and a status line for people, JSON lines for machines; never blocks the loop."""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Final, Literal, TextIO
+
+import msgspec
+
+from devices import link
+from devices.clock import NS_PER_S
+from loop.events import Decision, Device, Features, Finished, GateChange, Incident, Input, MarkerOut, Outcome, Output, Setup
+
+Style = Literal["text", "json", "quiet"]
+_MOST_WAITING: Final = 1000
+
+
+class Screen:
+    """Writes from a thread of its own, so that a stopped terminal or a full pipe cannot hold up the loop (I26).
+
+    Parameters
+    ----------
+    style : {"text", "json", "quiet"}
+        ``json`` writes one object a line.
+    stream : file, optional
+        Standard output unless given.
+    """
+
+    def __init__(self, style: Style, stream: TextIO | None = None) -> None:
+        self._style = style
+        self._stream = sys.stdout if stream is None else stream
+        self._lines: queue.Queue[str | None] = queue.Queue(_MOST_WAITING)
+        self._start_ns: int | None = None
+        self._is_terminal = style == "text" and self._stream.isatty()
+        self._width = 0
+        self._thread = threading.Thread(target=self._write, name="screen", daemon=True)
+        self._thread.start()
+
+    def say(self, text: str, **fields: object) -> None:
+        """One sentence; `fields` go into the JSON form."""
+        if self._style == "json":
+            self._put(msgspec.json.encode({"kind": "note", "text": text, **fields}).decode() + "\n")
+        elif self._style == "text":
+            self._put(self._clear() + text + "\n")
+
+    def show(self, event: Input, outputs: Sequence[Output]) -> None:
+        """What one step of the engine put out, as far as a person needs it."""
+        if self._start_ns is None:
+            self._start_ns = event.t_ns
+        for output in outputs:
+            if isinstance(output, Features):
+                continue
+            if self._style == "json":
+                if isinstance(output, Setup | Outcome | Decision | GateChange | Incident | MarkerOut | Finished):
+                    self._put(msgspec.json.encode(output).decode() + "\n")
+            elif self._style == "text":
+                sentence = told(output)
+                if sentence:
+                    at_s = (event.t_ns - self._start_ns) / NS_PER_S
+                    self._put(f"{self._clear()}{at_s:8.1f} s  {sentence}\n")
+        if self._style == "json" and isinstance(event, Device) and not isinstance(event.message, link.Report):
+            self._put(msgspec.json.encode(event).decode() + "\n")
+
+    def status(self, text: str) -> None:
+        """Replace the status line; at a terminal only."""
+        if self._is_terminal:
+            line = text[:79]
+            self._put("\r" + line.ljust(self._width))
+            self._width = len(line)
+
+    def close(self, timeout_s: float = 2.0) -> None:
+        """Write what waits, unless nobody takes it."""
+        self._put(self._clear())
+        try:
+            self._lines.put_nowait(None)
+        except queue.Full:
+            return
+        self._thread.join(timeout_s)
+
+    def _clear(self) -> str:
+        width, self._width = self._width, 0
+        return "\r" + " " * width + "\r" if width else ""
+
+    def _put(self, text: str) -> None:
+        # A line nobody reads is dropped: the record has it anyway.
+        if text and not self._lines.full():
+            self._lines.put_nowait(text)
+
+    def _write(self) -> None:
+        while (text := self._lines.get()) is not None:
+            try:
+                self._stream.write(text)
+                self._stream.flush()
+            except (OSError, ValueError):
+                return
+
+
+def told(output: Output) -> str:
+    """One sentence for a person, or nothing for what only the record needs."""
+    match output:
+        case Setup():
+            return f"estimator: {output.estimator}" + "".join(f"; {note}" for note in output.notes)
+        case GateChange():
+            return f"{output.before} -> {output.after}: {output.reason}"
+        case Decision() if output.wanted == "open":
+            return f"decision {output.decision}: open, {output.reason}"
+        case Decision() if output.reason.startswith("no outcomes"):
+            return f"decision {output.decision}: stays closed, {output.reason}"
+        case Incident():
+            return f"{output.name}: {output.detail} ({output.answer})"
+        case Finished():
+            return f"finished: {output.reason}"
+        case _:
+            return ""

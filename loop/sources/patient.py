@@ -1,0 +1,88 @@
+"""The simulated patient as a source that can be played: closed loop without any hardware."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+
+from devices.mock.patient import Patient, PatientSettings, TrialTruth
+from loop.events import Block, Layout, SourceInfo
+
+
+class PatientPlayback:
+    """A simulated patient, played as fast as it is read; implements `Playback`.
+
+    Parameters
+    ----------
+    settings : PatientSettings
+        Who is simulated.
+
+    Attributes
+    ----------
+    layout : Layout
+        The simulated cap, in microvolts.
+    info : SourceInfo
+        Always simulated; its identity is the settings as JSON, from which the patient can be made again.
+    n_samples : int
+        Length of the session.
+    """
+
+    def __init__(self, settings: PatientSettings) -> None:
+        self._patient = Patient(settings)
+        n_channels = len(settings.labels)
+        self.layout = Layout(
+            labels=settings.labels,
+            units=("microvolts",) * n_channels,
+            to_uv=(1.0,) * n_channels,
+            sfreq_hz=settings.sfreq_hz,
+            positions_m=self._patient.positions_m,
+        )
+        self.info = SourceInfo(
+            kind="patient",
+            identity=msgspec.json.encode(settings, order="deterministic").decode(),
+            simulated=True,
+            dtype="float32",
+        )
+        self.n_samples: int | None = self._patient.n_samples
+        self._first = 0
+
+    @property
+    def truth(self) -> tuple[TrialTruth, ...]:
+        """What was true in each trial so far; for judging estimates, never for making them."""
+        return tuple(self._patient.truth)
+
+    def read(self, n: int, current_ua: float) -> Block | None:
+        """The next samples.
+
+        Parameters
+        ----------
+        n : int
+            At most so many; fewer at the end.
+        current_ua : float
+            Current at the electrode over the target during them, in microamperes; negative is cathodal.
+
+        Returns
+        -------
+        Block or None
+            Samples (n, n_channels) float32 in microvolts; None at the end.
+        """
+        if n < 1:
+            raise ValueError(f"a block has at least one sample, not {n}")
+        samples, markers = self._patient.advance(n, current_ua)
+        if len(samples) == 0:
+            return None
+        first, self._first = self._first, self._first + len(samples)
+        rate = self.layout.sfreq_hz
+        stamps = np.rint(np.arange(first, self._first) * 1e9 / rate).astype(np.int64)
+        return Block(first, stamps, samples, [(round(sample * 1e9 / rate), text) for sample, text in markers])
+
+
+def patient_from_identity(identity: str) -> PatientPlayback:
+    """Make a patient again from the identity in its `SourceInfo`.
+
+    Raises
+    ------
+    msgspec.ValidationError
+        If the text does not hold a patient's settings.
+    """
+    return PatientPlayback(msgspec.json.decode(identity, type=PatientSettings, strict=True))

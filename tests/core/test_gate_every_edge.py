@@ -1,0 +1,157 @@
+"""The gate explored exhaustively: every reachable state with every input, each edge checked (I07, I08)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import deque
+from collections.abc import Iterator
+
+import pytest
+
+from devices.clock import NS_PER_S
+from loop import gate
+from loop.gate import WITH_CURRENT, GateInput, GateParams, GateState, GateStep, Phase, Spell
+
+# Coarse on purpose: seconds as units, few levels, so that the set of states is finite and small.
+PARAMS = GateParams(
+    level_ua=100,
+    ramp_ns=4 * NS_PER_S,
+    hold_ns=2 * NS_PER_S,
+    settle_ns=2 * NS_PER_S,
+    refractory_ns=3 * NS_PER_S,
+    max_duty=0.5,
+    duty_window_ns=24 * NS_PER_S,
+)
+NOW_NS = 1000 * NS_PER_S
+STEPS_NS = (NS_PER_S, 3 * NS_PER_S)
+GUARDS = ("", "absent", "zeroing", "safe", "armed", "live", "aborting", "ending", "stopped", "latched")
+WISHES: tuple[gate.Wish, ...] = ("none", "pause", "resume", "end", "abort")
+INPUTS = tuple(
+    GateInput(guard, "", at_zero, decision, wish, "why")
+    for guard, at_zero, decision, wish in itertools.product(GUARDS, (False, True), (0, 7), WISHES)
+)
+STOPPED_GUARD = ("aborting", "stopped", "latched")
+STEEPEST_UA_NS = math.pi / 2 * PARAMS.level_ua / PARAMS.ramp_ns
+
+
+def relative(state: GateState, t_ns: int) -> GateState:
+    """The same state as if it were `NOW_NS`; what no longer matters is brought to one value."""
+
+    def age(when_ns: int, most_ns: int) -> int:
+        return NOW_NS - min(t_ns - when_ns, most_ns)
+
+    longest = max(PARAMS.ramp_ns, PARAMS.hold_ns, PARAMS.settle_ns)
+    spells = tuple(
+        Spell(NOW_NS - (t_ns - s.start_ns), NOW_NS - (t_ns - s.stop_ns))
+        for s in state.spells
+        if t_ns - s.stop_ns < PARAMS.duty_window_ns
+    )[-1:]
+    return GateState(
+        phase=state.phase,
+        since_ns=age(state.since_ns, longest),
+        from_ua=state.from_ua,
+        level_ua=state.level_ua,
+        decision=min(state.decision, 1),
+        opened_ns=age(state.opened_ns, 2 * longest) if state.phase in WITH_CURRENT else 0,
+        closed_ns=None if state.closed_ns is None else age(state.closed_ns, PARAMS.refractory_ns),
+        after_zero=state.after_zero,
+        spells=spells,
+    )
+
+
+def explore() -> Iterator[tuple[GateState, int, GateInput, GateStep]]:
+    """Every edge: a state, the time of the next step, the input, and what came of it."""
+    start = relative(GateState(since_ns=NOW_NS), NOW_NS)
+    seen, queue = {start}, deque([start])
+    while queue:
+        state = queue.popleft()
+        for given in INPUTS:
+            for step_ns in STEPS_NS:
+                t_ns = NOW_NS + step_ns
+                result = gate.step(PARAMS, state, t_ns, given)
+                yield state, t_ns, given, result
+                after = relative(result.state, t_ns)
+                if after not in seen:
+                    seen.add(after)
+                    queue.append(after)
+
+
+def check_levels(state: GateState, t_ns: int, given: GateInput, after: GateState) -> None:
+    """Bounds, direction and slope of the level on one edge."""
+    assert 0 <= after.level_ua <= PARAMS.level_ua
+    if after.phase not in WITH_CURRENT:
+        assert after.level_ua == 0
+        return
+    change_ua = after.level_ua - state.level_ua
+    assert abs(change_ua) <= STEEPEST_UA_NS * (t_ns - NOW_NS) + 1
+    if after.phase is Phase.RAMP_DOWN or given.wish in ("pause", "end", "abort") or given.guard == "ending":
+        assert change_ua <= 0
+    if after.phase is Phase.RAMP_DOWN and state.phase is not Phase.RAMP_DOWN:
+        assert after.level_ua == after.from_ua == state.level_ua, "a ramp-down starts at the present level"
+    if after.phase is Phase.HOLD:
+        assert after.level_ua == PARAMS.level_ua
+
+
+def check_moves(state: GateState, t_ns: int, given: GateInput, result: GateStep) -> None:
+    """Which phase may follow which, and on what grounds."""
+    before, after = state.phase, result.state.phase
+    if before is Phase.ENDED:
+        assert result.state == state
+        return
+    if given.guard in STOPPED_GUARD:
+        assert after is Phase.STOPPED or (before is Phase.STOPPED and after is Phase.ENDED)
+    if before is Phase.STOPPED and after is not Phase.STOPPED:
+        armed_again = after is Phase.SETTLE and given.guard in ("armed", "live")
+        assert armed_again or (after is Phase.ENDED and given.at_zero and given.wish in ("end", "abort"))
+    if before in WITH_CURRENT and after not in (*WITH_CURRENT, Phase.STOPPED):
+        assert before is Phase.RAMP_DOWN
+        assert given.at_zero, "the cycle goes on at confirmed zero only"
+    if before in (Phase.RAMP_UP, Phase.HOLD) and given.wish in ("pause", "end", "abort"):
+        assert after in (Phase.RAMP_DOWN, Phase.STOPPED)
+    if before not in WITH_CURRENT and after in WITH_CURRENT:
+        assert (before, after) == (Phase.SENSE, Phase.RAMP_UP)
+        assert given.decision
+        assert given.guard in ("armed", "live")
+        assert given.wish not in ("pause", "end", "abort")
+        assert state.closed_ns is None or t_ns - state.closed_ns >= PARAMS.refractory_ns
+        assert not gate.held_closed(PARAMS, state, t_ns, given)
+    assert bool(result.reason) == (after is not before), "every change, and nothing else, has a reason"
+    if result.held:
+        assert before is after is Phase.SENSE
+
+
+def test_every_edge_of_the_gate_is_safe() -> None:
+    states, edges, phases = set(), 0, set()
+    for state, t_ns, given, result in explore():
+        check_levels(state, t_ns, given, result.state)
+        check_moves(state, t_ns, given, result)
+        states.add(state)
+        phases.add(state.phase)
+        edges += 1
+    print(f"gate: {len(states)} states, {edges} edges")
+    assert phases == set(Phase)
+    assert len(states) > 100
+    assert edges == len(states) * len(INPUTS) * len(STEPS_NS)
+
+
+def test_an_end_asked_for_on_the_way_down_is_never_forgotten() -> None:
+    for state, _, given, result in explore():
+        if state.phase is not Phase.RAMP_DOWN:
+            continue
+        ends = state.after_zero is Phase.ENDED or given.wish in ("end", "abort") or given.guard == "ending"
+        if ends and result.state.phase is not Phase.STOPPED:
+            assert result.state.phase is Phase.ENDED or result.state.after_zero is Phase.ENDED
+        if state.after_zero is Phase.PAUSED and result.state.phase is not Phase.STOPPED:
+            assert Phase.SETTLE not in (result.state.phase, result.state.after_zero)
+
+
+@pytest.mark.parametrize("phase", sorted(Phase))
+def test_a_stop_wins_from_every_phase(phase: Phase) -> None:
+    reached = {state for state, *_ in explore() if state.phase is phase}
+    assert reached
+    for state, guard in itertools.product(reached, STOPPED_GUARD):
+        given = GateInput(guard, "cut", at_zero=False, decision=7, wish="resume", reason="go on")
+        after = gate.step(PARAMS, state, NOW_NS + 1, given).state
+        assert after.phase is (Phase.ENDED if phase is Phase.ENDED else Phase.STOPPED)
+        assert after.level_ua == 0

@@ -1,0 +1,274 @@
+"""Every state of the guard's decision part times every input, on a coarse grid of times and levels (I08).
+
+One tick is a second, one step of the level a microamp, and every time-out one to three ticks, so that the reachable
+states, seen relative to now, are finitely many. What an edge must hold is asserted on every edge.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from devices import link
+from devices.clock import NS_PER_S
+from devices.guard import step
+from devices.guard_state import (
+    NEVER,
+    Announce,
+    ArmDevice,
+    BookFailed,
+    DeviceFailure,
+    DeviceStop,
+    EngineGone,
+    Exit,
+    Garbage,
+    Input,
+    Leaving,
+    Params,
+    Phase,
+    ResetDevice,
+    Send,
+    SetLevel,
+    Settle,
+    State,
+    Terminate,
+    Tick,
+    arm_code,
+    initial,
+    zero_confirmed,
+)
+from devices.stimulator import DeviceState, Readback, StopClass
+
+S = NS_PER_S
+NOW = 1000 * S
+MOST_UA = 2
+
+PARAMS = Params(
+    sign=1, max_level_ua=MOST_UA, over_current_ua=50, slew_na_s=50_000, end_slew_na_s=50_000, max_charge_uc=3,
+    max_on_time_ms=60_000, arm_below_ohm=10.0, stop_above_ohm=20.0, short_below_ohm=1.0, device_ramp=True,
+    measures_current=True, forbidden="", arm_secret=b"x", abort_slew_ua_s=1, tick_ns=S, late_ns=S, lease_ns=2 * S,
+    slow_ns=S, lag_ns=S // 2, stale_ns=S, sustain_ns=S, confirm_ns=S, zeroing_ns=S, arm_valid_ns=S,
+    garbage_ns=2 * S, give_up_ns=S, tolerance_ua=15, idle_tolerance_ua=12,
+)
+
+AT_ZERO = (Phase.ZEROING, Phase.SAFE, Phase.ARMED, Phase.STOPPED, Phase.LATCHED)
+RANK = {Phase.LATCHED: 0, Phase.ABORTING: 1, Phase.STOPPED: 1, Phase.ENDING: 2}
+
+
+def _readbacks(state: State) -> Iterator[tuple[str, Readback]]:
+    live = state.phase in (Phase.LIVE, Phase.ENDING, Phase.ABORTING)
+    says = DeviceState.ACTIVE if state.level_ua else DeviceState.ARMED if live or state.phase is Phase.ARMED \
+        else DeviceState.IDLE
+    good = Readback(t_ns=NOW, state=says, commanded_ua=state.level_ua, measured_ua=float(state.level_ua),
+                    voltage_mv=None, impedance_ohm=5.0, ack_seq=1, boot_count=1, fault="")
+    yield "readback: good", good
+    yield "readback: nothing acknowledged", replace(good, ack_seq=0)
+    yield "readback: still on", replace(good, state=DeviceState.ACTIVE, commanded_ua=1, measured_ua=1.0)
+    yield "readback: off", replace(good, measured_ua=30.0)
+    yield "readback: over-current", replace(good, measured_ua=60.0)
+    yield "readback: wrong sign", replace(good, measured_ua=-30.0)
+    yield "readback: nan", replace(good, measured_ua=float("nan"))
+    yield "readback: impedance", replace(good, impedance_ohm=30.0)
+    yield "readback: idle", replace(good, state=DeviceState.IDLE, commanded_ua=0, measured_ua=0.0)
+    yield "readback: fault", replace(good, fault="broken", commanded_ua=0, measured_ua=0.0)
+    yield "readback: restarted", replace(good, boot_count=2)
+
+
+def _inputs(state: State) -> Iterator[tuple[str, int, Input]]:
+    """Name, time that passes before it, and the input; everything but a tick comes at once or too late."""
+    yield "tick", S, Tick()
+    yield "tick: late", 3 * S, Tick()
+    for name, readback in _readbacks(state):
+        yield name, 0, readback
+    for level in (0, 1, MOST_UA):
+        yield f"command {level}", 0, link.Command(seq=1, level_ua=level, deadline_ns=NOW + S, decision=0)
+    yield "command: late", 0, link.Command(seq=1, level_ua=1, deadline_ns=NOW, decision=0)
+    yield "command: old", 0, link.Command(seq=0, level_ua=1, deadline_ns=NOW + S, decision=0)
+    yield "command: too high", 0, link.Command(seq=1, level_ua=3, deadline_ns=NOW + S, decision=0)
+    yield "command: after a stall", 3 * S, link.Command(seq=1, level_ua=2, deadline_ns=NOW + 4 * S, decision=0)
+    yield "arm", 0, link.Arm(seq=1, code=arm_code(PARAMS, state))
+    yield "arm: wrong code", 0, link.Arm(seq=1, code="?")
+    yield "reserve", 0, link.Reserve(seq=1, charge_uc=3, on_time_ms=4000)
+    yield "reserve: too much", 0, link.Reserve(seq=1, charge_uc=4, on_time_ms=4000)
+    yield "book failed", 0, BookFailed(1, "full")
+    for stop_class in (0, 1, 2):
+        yield f"stop {stop_class}", 0, link.Stop(stop_class=stop_class, reason="")
+    yield "reset", 0, link.Reset(seq=1, operator="x")
+    yield "goodbye", 0, link.Goodbye(reason="")
+    yield "engine gone", 0, EngineGone()
+    yield "terminate", 0, Terminate()
+    yield "garbage", 0, Garbage("")
+    yield "device refused", 0, DeviceFailure("refused", "")
+    yield "device lost", 0, DeviceFailure("lost", "")
+
+
+def _since(value: int, now: int, most: int) -> int:
+    """`value` seen from `now`, moved to `NOW`; ages beyond `most` seconds are all alike."""
+    if value == NEVER:
+        return NEVER
+    return NOW - min(now - value, most * S)
+
+
+def _canonical(state: State, now: int) -> State:
+    """The same state as if it were `NOW`, without what decides nothing."""
+    readback = state.readback
+    if readback is not None:
+        alike = readback.impedance_ohm, readback.measured_ua
+        if alike[1] != alike[1]:
+            readback = replace(readback, measured_ua=60.0)
+        readback = replace(readback, t_ns=NOW, ack_seq=0)
+    heard = _since(state.heard_ns, now, 2)
+    flowing = state.phase in (Phase.LIVE, Phase.ENDING)
+    acked = max(state.ack_ns, state.rise_ns)
+    return replace(
+        state,
+        reason="", last_seq=0, dropped=0, refused_ns=NEVER, code_index=0, wrong_codes=min(state.wrong_codes, 2),
+        tick_ns=NOW if state.tick_ns != NEVER else NEVER,
+        slow_ns=NOW if state.slow_ns != NEVER else NEVER,
+        lease_ns=NEVER if state.lease_ns <= now else NOW + state.lease_ns - now,
+        phase_ns=_since(state.phase_ns, now, 4) if state.phase is not Phase.LIVE else NOW,
+        zero_ns=_since(state.zero_ns, now, 2) if not state.level_ua else NEVER,
+        rise_ns=NEVER,
+        heard_ns=heard,
+        ack_seq=0,
+        ack_ns=_since(acked, now, 2) if flowing and state.level_ua else NEVER,
+        off_ns=_since(state.off_ns, now, 1),
+        ohm_ns=_since(state.ohm_ns, now, 1),
+        from_ua=state.from_ua if state.phase is Phase.ABORTING else 0,
+        readback=readback,
+        silences=min(state.silences, 1),
+        gate_fc=min(state.gate_fc, 4 * S),
+        gate_ns=min(state.gate_ns, 5 * S),
+        used_fc=min(state.used_fc, 3 * S),
+        used_ns=0,
+        garbage_ns=tuple(_since(t, now, 2) for t in state.garbage_ns if now - t < 2 * S),
+        leaving_ns=_since(state.leaving_ns, now, 2) if state.leaving else NEVER,
+    )
+
+
+def _check(name: str, event: Input, now: int, old: State, new: State, actions: list[Any]) -> None:
+    """What holds on every edge."""
+    levels = [action.level_ua for action in actions if isinstance(action, SetLevel)]
+    stops = [action.stop_class for action in actions if isinstance(action, DeviceStop)]
+    assert 0 <= new.level_ua <= MOST_UA and all(0 <= level <= MOST_UA for level in levels)
+    assert len(levels) <= 1 and (not levels or levels[0] == new.level_ua)
+    if new.phase in AT_ZERO:
+        assert new.level_ua == 0 and not levels
+    if new.level_ua > old.level_ua:
+        assert isinstance(event, Tick) and old.phase is new.phase is Phase.LIVE
+        assert new.level_ua - old.level_ua == 1, "slew"
+        assert new.lease_ns > now, "no level without a lease"
+        assert new.target_ua >= new.level_ua and new.reserved_uc > 0 and new.stop_class is None
+        assert old.readback is not None and now - old.heard_ns <= PARAMS.stale_ns
+    if new.phase is Phase.LIVE and new.level_ua and isinstance(event, Tick):
+        assert new.lease_ns > now
+    if new.stop_class is not None or new.leaving and new.phase is not Phase.LIVE:
+        assert new.target_ua == 0 and new.level_ua <= old.level_ua
+    if old.level_ua - new.level_ua > 1:
+        assert new.phase is Phase.LATCHED or old.phase is new.phase is Phase.ABORTING, "a fall beyond the slew"
+    if old.phase in RANK and new.phase in RANK:
+        assert RANK[new.phase] <= RANK[old.phase], "a stop was downgraded"
+    if new.phase is Phase.LATCHED:
+        assert new.stop_class is StopClass.S0_CUT and new.lease_ns == NEVER
+        if old.phase is not Phase.LATCHED:
+            assert stops and stops[0] is StopClass.S0_CUT
+            assert isinstance(actions[0], DeviceStop) or isinstance(event, Tick)
+    if old.phase in (Phase.LATCHED, Phase.STOPPED) and new.phase is not old.phase and new.phase is not Phase.LATCHED:
+        assert isinstance(event, link.Reset) and new.phase is Phase.ZEROING
+        assert zero_confirmed(PARAMS, old, now) and any(isinstance(action, ResetDevice) for action in actions)
+    if old.phase is Phase.ABORTING and new.phase is not Phase.ABORTING:
+        assert new.phase in (Phase.STOPPED, Phase.LATCHED)
+    if old.phase is Phase.ENDING and new.phase is Phase.SAFE:
+        assert zero_confirmed(PARAMS, new, now) and new.stop_class is None
+    if new.phase is Phase.ARMED and old.phase not in (Phase.ARMED, Phase.LIVE):
+        assert name == "arm" and old.phase is Phase.SAFE and zero_confirmed(PARAMS, old, now)
+        assert any(isinstance(action, ArmDevice) for action in actions)
+        assert any(isinstance(action, Announce) for action in actions)
+    if new.phase is Phase.LIVE and old.phase is not Phase.LIVE:
+        assert name in {"command 0", "command 1", "command 2"} and old.phase is Phase.ARMED
+    if name == "stop 0" or name.endswith((": late", "after a stall")) and not isinstance(event, link.Command) \
+            or name == "command: after a stall":
+        if old.tick_ns != NEVER or name == "stop 0":
+            assert new.phase is Phase.LATCHED
+            assert old.phase is Phase.LATCHED or stops[0] is StopClass.S0_CUT
+    if name in {"command: late", "command: old", "command: too high", "arm: wrong code", "reserve: too much"}:
+        assert (new.phase, new.level_ua, new.target_ua, new.lease_ns, new.reserved_uc) == (
+            old.phase, old.level_ua, old.target_ua, old.lease_ns, old.reserved_uc)
+    if new.phase is not old.phase:
+        assert any(isinstance(action, Send) and isinstance(action.message, link.Report)
+                   and action.message.phase == new.phase for action in actions)
+    for action in actions:
+        if isinstance(action, Settle):
+            assert new.reserved_uc == 0 and new.level_ua == 0 and zero_confirmed(PARAMS, new, now)
+        if isinstance(action, Exit):
+            assert new.leaving is not Leaving.STAYS and new.level_ua == 0
+            assert new.phase in (Phase.SAFE, Phase.STOPPED, Phase.LATCHED)
+            assert action.code == 4 or zero_confirmed(PARAMS, new, now)
+    assert new.used_fc >= old.used_fc
+    assert new.used_fc + new.gate_fc >= old.used_fc + old.gate_fc or isinstance(event, link.Reserve)
+
+
+class Exploration:
+    """All reachable states, how often each phase is left for which other, and the number of edges."""
+
+    def __init__(self) -> None:
+        start = _canonical(initial(PARAMS), NOW)
+        self.states: set[State] = {start}
+        self.moves: Counter[tuple[Phase, str, Phase]] = Counter()
+        self.edges = 0
+        self.by_phase: Counter[Phase] = Counter()
+        waiting = deque([start])
+        while waiting:
+            old = waiting.popleft()
+            self.by_phase[old.phase] += 1
+            if old.exited:
+                continue
+            for name, later, event in _inputs(old):
+                now = NOW + later
+                new, actions = step(PARAMS, old, now, event)
+                self.edges += 1
+                try:
+                    _check(name, event, now, old, new, actions)
+                except AssertionError as error:
+                    raise AssertionError(f"{name}\nfrom {old}\nto {new}\ndoing {actions}\n{error}") from error
+                self.moves[old.phase, name, new.phase] += 1
+                seen = _canonical(new, now)
+                if seen not in self.states:
+                    self.states.add(seen)
+                    waiting.append(seen)
+
+
+@pytest.fixture(scope="module")
+def explored() -> Exploration:
+    return Exploration()
+
+
+def test_every_edge_holds(explored: Exploration) -> None:
+    print(f"\n{len(explored.states)} states, {explored.edges} edges, {dict(explored.by_phase)}")
+    assert set(explored.by_phase) == set(Phase)
+    assert len(explored.states) > 1000
+
+
+def test_the_emergency_stop_latches_every_phase(explored: Exploration) -> None:
+    reached = {(old, new) for old, name, new in explored.moves if name == "stop 0"}
+    assert reached == {(phase, Phase.LATCHED) for phase in Phase}
+
+
+def test_every_phase_is_left_only_as_designed(explored: Exploration) -> None:
+    """The whole graph of phases; a new arrow is a decision, not an accident."""
+    z, s, a, live, ab, e, st, lat = Phase
+    arrows = {(old, new) for old, _, new in explored.moves if old is not new}
+    assert arrows == {
+        (z, s), (z, lat),
+        (s, a), (s, lat),
+        (a, live), (a, s), (a, st), (a, lat),
+        (live, a), (live, s), (live, ab), (live, e), (live, st), (live, lat),
+        (ab, st), (ab, lat),
+        (e, s), (e, ab), (e, lat),
+        (st, z), (st, lat),
+        (lat, z),
+    }
