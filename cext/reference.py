@@ -227,7 +227,7 @@ class ReferenceKernel:
             d = cov[i] + floor
             for f in row:
                 d -= f * f
-            row.append(math.sqrt(d if d > floor else floor))
+            row.append(math.sqrt(max(floor, d)))
             factor.append(row)
             d = e[i]
             for f, g in zip(row, h, strict=False):
@@ -394,7 +394,8 @@ class ReferenceKernel:
         events = np.zeros((capacity, 3), np.int64)
         events[: len(self._events)] = np.reshape(self._events, (-1, 3))
         counters = [self._count, self._fed, self._bits, len(self._impulses), len(self._events)]
-        ints = [counters, self._channel_bits, self._history_flags, impulses.ravel(), events.ravel()]
+        ints = [*counters, *self._channel_bits, *self._history_flags]
+        ints += [*impulses.ravel().tolist(), *events.ravel().tolist()]
         memory = np.reshape(self._memory, (self.params.n_lanes, self.params.n_stages, 2))
         values = [
             *self.learned.tolist(),
@@ -404,7 +405,7 @@ class ReferenceKernel:
         ]
         values += [*self._power, *self._s1, *self._s2, *(e for row in self._history for e in row)]
         floats = np.array(values, np.float64)
-        return pack_state(self.params, np.concatenate(ints).astype(np.int64), floats)
+        return pack_state(self.params, np.array(ints, np.int64), floats)
 
     def set_state(self, state: bytes) -> None:
         """Continue from a saved state, of this class or of the compiled kernel."""

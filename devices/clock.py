@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final, Protocol
 
-NS_PER_S: Final = 1_000_000_000
-NS_PER_MS: Final = 1_000_000
+from devices.units import NS_PER_S
 
 # Linux only; elsewhere the monotonic clock is the nearest thing, and leases then do not count sleep.
 _BOOTTIME: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)

@@ -14,10 +14,10 @@ from msgspec.structs import replace
 
 from devices import guard_requests as requests
 from devices import link
-from devices.clock import NS_PER_MS, NS_PER_S
 from devices.guard_checks import abort_level, judge
 from devices.guard_state import (
     GARBAGE_ALLOWED,
+    MAX_COUNTED_UA,
     NEVER,
     Action,
     BookFailed,
@@ -45,6 +45,7 @@ from devices.guard_state import (
 )
 from devices.guard_stops import latch, stop
 from devices.stimulator import DeviceState, Readback, StopClass
+from devices.units import NS_PER_MS, NS_PER_S
 
 _UA: Final = 1000 * NS_PER_S
 """One microamp in units of `State.credit`."""
@@ -78,7 +79,7 @@ def step(params: Params, state: State, t_ns: int, event: Input) -> Result:
     before = state.phase
     actions: list[Action] = []
     if state.tick_ns != NEVER and t_ns - state.tick_ns > params.tick_ns + params.late_ns:
-        state, actions = _late(params, state, t_ns)
+        state, actions = _late(state, t_ns)
     state, more = _HANDLERS[type(event)](params, state, t_ns, event)
     actions += more
     if state.phase is not before:
@@ -89,7 +90,7 @@ def step(params: Params, state: State, t_ns: int, event: Input) -> Result:
 # ---- time
 
 
-def _late(params: Params, state: State, t_ns: int) -> Result:
+def _late(state: State, t_ns: int) -> Result:
     """The host slept or stalled: cut, and count what may have flowed until the device's own lease ended."""
     dt_ns = t_ns - state.tick_ns
     counted_ns = min(dt_ns, NS_PER_S) if state.level_ua else 0
@@ -149,7 +150,7 @@ def _flow(params: Params, state: State, t_ns: int) -> int:
         return state.level_ua
     measured_ua = abs(readback.measured_ua)
     if state.level_ua or measured_ua > params.idle_tolerance_ua:
-        return max(state.level_ua, math.ceil(min(measured_ua, 1e6)))
+        return max(state.level_ua, math.ceil(min(measured_ua, MAX_COUNTED_UA)))
     return 0
 
 
@@ -186,9 +187,7 @@ def _armed(params: Params, state: State, t_ns: int, _dt_ns: int) -> Result:
 def _live(params: Params, state: State, t_ns: int, dt_ns: int) -> Result:
     if state.lease_ns <= t_ns:
         if state.level_ua:
-            return stop(
-                params, state, t_ns, StopClass.S1_ABORT_RAMP, "the lease expired: the engine is silent"
-            )
+            return stop(params, state, t_ns, StopClass.S1_ABORT_RAMP, "the lease expired: the engine is silent")
         return replace(state, phase=Phase.ARMED, phase_ns=t_ns, target_ua=0, credit=0, reason="no lease"), []
     if state.level_ua == 0 and state.target_ua == 0:
         return state, []
@@ -197,10 +196,10 @@ def _live(params: Params, state: State, t_ns: int, dt_ns: int) -> Result:
         return _silenced(params, state, t_ns, silent)
     if silent:
         return replace(state, target_ua=0), []
-    state = _move(state, t_ns, dt_ns, state.target_ua, params.slew_na_s)
-    if _used_up(params, state):
+    moved = _move(state, t_ns, dt_ns, state.target_ua, params.slew_na_s)
+    if _used_up(params, moved):
         return stop(params, state, t_ns, StopClass.S2_SESSION_RAMP, "the reserved dose is used up")
-    return state, []
+    return moved, []
 
 
 def _ending(params: Params, state: State, t_ns: int, dt_ns: int) -> Result:
@@ -326,9 +325,7 @@ def _leave(params: Params, state: State, t_ns: int, zero: bool) -> Result:
         code = ExitCode.ENDED if state.leaving is Leaving.GOODBYE else ExitCode.ENGINE_LOST
         return replace(state, exited=True), [DisarmDevice(), Send(report(params, state, t_ns)), Exit(code)]
     waited_ns = t_ns - max(state.leaving_ns, state.phase_ns)
-    if waited_ns > params.give_up_ns and (
-        state.leaving is Leaving.TERMINATED or not fresh(params, state, t_ns)
-    ):
+    if waited_ns > params.give_up_ns and (state.leaving is Leaving.TERMINATED or not fresh(params, state, t_ns)):
         return replace(state, exited=True), [
             DeviceStop(StopClass.S0_CUT),
             Send(report(params, state, t_ns)),
@@ -356,11 +353,7 @@ def _readback(params: Params, state: State, t_ns: int, readback: Readback) -> Re
     )
     if verdict.stop is not None:
         return stop(params, state, t_ns, verdict.stop, verdict.reason)
-    idle = (
-        readback.state is DeviceState.IDLE
-        and state.phase in (Phase.ARMED, Phase.LIVE)
-        and state.level_ua == 0
-    )
+    idle = readback.state is DeviceState.IDLE and state.phase in (Phase.ARMED, Phase.LIVE) and state.level_ua == 0
     if idle and t_ns - state.phase_ns > params.confirm_ns:
         return stop(params, state, t_ns, StopClass.S2_SESSION_RAMP, "the device disarmed itself")
     return state, []
@@ -368,9 +361,7 @@ def _readback(params: Params, state: State, t_ns: int, readback: Readback) -> Re
 
 def _device_failure(params: Params, state: State, t_ns: int, event: DeviceFailure) -> Result:
     if event.kind == "refused" and state.level_ua == 0 and state.phase in (Phase.ARMED, Phase.LIVE):
-        state, actions = stop(
-            params, state, t_ns, StopClass.S2_SESSION_RAMP, f"the device refused: {event.what}"[:500]
-        )
+        state, actions = stop(params, state, t_ns, StopClass.S2_SESSION_RAMP, f"the device refused: {event.what}"[:500])
         return state, [*actions, Send(link.Refused(seq=state.last_seq, reason=state.reason))]
     return latch(state, t_ns, f"device {event.kind}: {event.what}"[:500])
 

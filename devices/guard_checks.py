@@ -6,10 +6,10 @@ import math
 
 import msgspec
 
-from devices.clock import NS_PER_S
 from devices.guard_state import NEVER, Params, Phase, State
 from devices.limits import OPEN_ABOVE_OHM
 from devices.stimulator import DeviceState, Readback, StopClass
+from devices.units import NS_PER_S
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -39,9 +39,7 @@ def judge(params: Params, state: State, t_ns: int, readback: Readback) -> Verdic
         return Verdict(StopClass.S0_CUT, at_once)
     under_current = state.level_ua > 0 and state.phase in (Phase.LIVE, Phase.ENDING)
     if under_current and readback.state in (DeviceState.IDLE, DeviceState.RAMPING_DOWN):
-        return Verdict(
-            StopClass.S1_ABORT_RAMP, f"the device left the session by itself ({readback.state.name})"
-        )
+        return Verdict(StopClass.S1_ABORT_RAMP, f"the device left the session by itself ({readback.state.name})")
 
     off = _off(params, state, t_ns, readback)
     off_ns = NEVER if not off else t_ns if state.off_ns == NEVER else state.off_ns
@@ -63,9 +61,7 @@ def _at_once(params: Params, state: State, readback: Readback) -> str:
     if readback.fault or readback.state is DeviceState.FAULT:
         return f"device fault: {readback.fault[:200] or 'unnamed'}"
     if abs(readback.commanded_ua) > params.max_level_ua:
-        return (
-            f"wrong acknowledgement: set point {readback.commanded_ua} uA is above {params.max_level_ua} uA"
-        )
+        return f"wrong acknowledgement: set point {readback.commanded_ua} uA is above {params.max_level_ua} uA"
     if readback.commanded_ua * params.sign < 0:
         return f"wrong acknowledgement: set point {readback.commanded_ua} uA has the wrong sign"
     measured = readback.measured_ua
@@ -98,9 +94,7 @@ def _off(params: Params, state: State, t_ns: int, readback: Readback) -> str:
     if not least - tolerance <= set_ua <= most + tolerance:
         return f"wrong acknowledgement: set point {set_ua} uA where {most} uA was commanded"
     if readback.measured_ua is None:
-        return (
-            f"no current measured where {most} uA was commanded" if params.measures_current and most else ""
-        )
+        return "the device no longer measures its current" if params.measures_current else ""
     measured_ua = readback.measured_ua * params.sign
     if not least - tolerance <= measured_ua <= most + tolerance:
         what = "current though none was commanded" if most == 0 else "read-back off"

@@ -6,8 +6,7 @@ The guard process drives it on the system's clock, simulation and replay on a vi
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
-
+from typing import Final, Protocol
 
 from devices import link
 from devices.guard import step
@@ -51,7 +50,8 @@ from devices.stimulator import (
     StopClass,
 )
 
-_TICK = Tick()
+MAX_HASTY: Final = 2
+_TICK: Final = Tick()
 
 
 class DoseBookError(Exception):
@@ -136,12 +136,11 @@ class GuardCore:
         self._book = book
         self.identity = stimulator.open()
         self.capabilities = stimulator.capabilities
-        self.params: Params = make_params(
-            settings, self.capabilities, self.identity, arm_secret, *book.used()
-        )
+        self.params: Params = make_params(settings, self.capabilities, self.identity, arm_secret, *book.used())
         self.state: State = initial(self.params)
         self.exit_code: ExitCode | None = None
         self._lost = False
+        self._hasty = 0
         self._limit_reasons = effective(settings, self.capabilities).sentences()
         self._digest = digest(settings)
 
@@ -178,13 +177,9 @@ class GuardCore:
     def hello(self, message: link.Hello) -> link.Welcome | link.Refused:
         """Compare versions and settings (I06)."""
         if message.version != link.LINK_VERSION:
-            return link.Refused(
-                seq=0, reason=f"link version {message.version}; this guard speaks {link.LINK_VERSION}"
-            )
+            return link.Refused(seq=0, reason=f"link version {message.version}; this guard speaks {link.LINK_VERSION}")
         if message.settings_sha256 != self._digest:
-            return link.Refused(
-                seq=0, reason="the engine's settings differ from those that the guard has read"
-            )
+            return link.Refused(seq=0, reason="the engine's settings differ from those that the guard has read")
         return self.welcome()
 
     def report(self, t_ns: int) -> link.Report:
@@ -203,10 +198,19 @@ class GuardCore:
         """Take one message of the engine; returns what to send to it."""
         if isinstance(message, link.Hello):
             return [self.hello(message)]
-        return self.feed(t_ns, message)
+        dropped = self.state.dropped
+        out = self.feed(t_ns, message)
+        taken = isinstance(message, link.Command) and self.state.dropped == dropped
+        if taken and self._hasty < MAX_HASTY and not self.is_at_rest:
+            # A level acts when it comes, not with the next tick: half a tick of latency would be most of all there
+            # is. Bounded, because a flood of levels on a slow line would stand between a stop and the device.
+            self._hasty += 1
+            out += self.feed(t_ns, _TICK)
+        return out
 
     def tick(self, t_ns: int) -> list[link.FromGuard]:
         """Let time pass, after taking in what the device has sent; call every 10 ms."""
+        self._hasty = 0
         out = self.device_ready(t_ns)
         out += self.feed(t_ns, _TICK)
         return out
@@ -256,9 +260,7 @@ class GuardCore:
         finally:
             self._stimulator.close()
 
-    def _perform(
-        self, actions: Iterable[Action], out: list[link.FromGuard]
-    ) -> DeviceFailure | BookFailed | None:
+    def _perform(self, actions: Iterable[Action], out: list[link.FromGuard]) -> DeviceFailure | BookFailed | None:
         """Carry out all actions, also those behind one that fails; returns the first failure."""
         failure: DeviceFailure | BookFailed | None = None
         for action in actions:
@@ -300,13 +302,7 @@ class GuardCore:
 
 
 def _failure(error: DeviceError) -> DeviceFailure:
-    kind = (
-        "refused"
-        if isinstance(error, DeviceRefusedError)
-        else "lost"
-        if isinstance(error, DeviceLostError)
-        else "protocol"
-    )
+    kind = "refused" if isinstance(error, DeviceRefusedError) else "lost" if isinstance(error, DeviceLostError) else "protocol"
     return DeviceFailure(kind, str(error)[:300])
 
 

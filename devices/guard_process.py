@@ -28,7 +28,7 @@ from typing import Final
 import msgspec
 
 from devices import link
-from devices.clock import NS_PER_S, Clock, SystemClock
+from devices.clock import Clock, SystemClock
 from devices.guard_core import DoseBook, DoseBookError, GuardCore, MemoryDoseBook
 from devices.guard_state import TICK_NS, ExitCode
 from devices.limits import LimitError
@@ -36,6 +36,7 @@ from devices.link_server import GuardRunningError, LinkServer, Peer
 from devices.link_socket import RuntimeDirectoryError
 from devices.settings import Settings, decode
 from devices.stimulator import DeviceError, Stimulator
+from devices.units import NS_PER_S
 
 ENGINE_WAIT_NS: Final = 60 * NS_PER_S
 MAX_SETTINGS_BYTES: Final = 65_536
@@ -248,14 +249,10 @@ class GuardLoop:
             self._server.send(peer, self._core.report(now_ns))
             return True
         if not isinstance(message, link.Hello):
-            self._server.send(
-                peer, link.Refused(seq=0, reason="say Hello first; without it only Stop is heard")
-            )
+            self._server.send(peer, link.Refused(seq=0, reason="say Hello first; without it only Stop is heard"))
             return False
         if self._met_engine:
-            self._server.send(
-                peer, link.Refused(seq=0, reason="this guard has had its engine; it serves only one")
-            )
+            self._server.send(peer, link.Refused(seq=0, reason="this guard has had its engine; it serves only one"))
             return False
         answer = self._core.hello(message)
         self._server.send(peer, answer)
@@ -337,16 +334,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m devices.guard_process",
         description="Guard of one stimulator. Started by cereloop; not meant to be started by hand.",
-        epilog="example: python -m devices.guard_process --settings guard.json "
-        "--socket $XDG_RUNTIME_DIR/cereloop/s01.sock",
+        epilog="example: python -m devices.guard_process --settings guard.json --socket $XDG_RUNTIME_DIR/cereloop/s01.sock",
     )
     parser.add_argument("--settings", type=Path, required=True, help="the guard's settings, as JSON")
-    parser.add_argument(
-        "--socket", type=Path, required=True, help="where to listen; the directory needs mode 0700"
-    )
-    parser.add_argument(
-        "--log", type=Path, help="append changes of state to this file instead of standard error"
-    )
+    parser.add_argument("--socket", type=Path, required=True, help="where to listen; the directory needs mode 0700")
+    parser.add_argument("--log", type=Path, help="append changes of state to this file instead of standard error")
     given = parser.parse_args(arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -359,7 +351,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StartError as error:
         print(f"cereloop guard: {error}", file=sys.stderr)
         return ExitCode.REFUSED
-    except Exception as error:  # the device has been cut by `serve`; the process ends here
+    except Exception as error:  # noqa: BLE001 - `serve` has cut the device, and the process ends here
         print(f"cereloop guard: internal error, the device was cut: {error!r}", file=sys.stderr)
         return ExitCode.INTERNAL
 

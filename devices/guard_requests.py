@@ -10,7 +10,6 @@ import math
 from msgspec.structs import replace
 
 from devices import link
-from devices.clock import NS_PER_MS, NS_PER_S
 from devices.guard_state import (
     NEVER,
     WRONG_CODES_ALLOWED,
@@ -30,6 +29,7 @@ from devices.guard_state import (
     zero_confirmed,
 )
 from devices.stimulator import DeviceState
+from devices.units import NS_PER_MS, NS_PER_S
 
 Result = tuple[State, list[Action]]
 
@@ -90,9 +90,7 @@ def arm(params: Params, state: State, t_ns: int, event: link.Arm) -> Result:
         if wrong < WRONG_CODES_ALLOWED:
             return _refuse(replace(state, wrong_codes=wrong), event.seq, "not armed: the code is wrong")
         state = replace(state, wrong_codes=0, code_index=state.code_index + 1)
-        state, actions = _refuse(
-            state, event.seq, "not armed: the code was wrong three times; there is a new code"
-        )
+        state, actions = _refuse(state, event.seq, "not armed: the code was wrong three times; there is a new code")
         return state, [*actions, Announce()]
     state = replace(
         state,
@@ -133,9 +131,7 @@ def reserve(params: Params, state: State, t_ns: int, event: link.Reserve) -> Res
         return replace(state, dropped=state.dropped + 1), []
     state = replace(state, last_seq=event.seq)
     if state.phase not in (Phase.ARMED, Phase.LIVE):
-        return _refuse(
-            state, event.seq, f"no dose is reserved while {state.phase.value} ({state.reason})"[:500]
-        )
+        return _refuse(state, event.seq, f"no dose is reserved while {state.phase.value} ({state.reason})"[:500])
     if state.level_ua or state.target_ua or state.flowed:
         return _refuse(state, event.seq, "the gate before is not settled: zero current is not confirmed yet")
     if not event.charge_uc or not event.on_time_ms:
@@ -145,16 +141,14 @@ def reserve(params: Params, state: State, t_ns: int, event: link.Reserve) -> Res
     if event.charge_uc > left_uc:
         return _refuse(state, event.seq, f"dose: {event.charge_uc} uC asked, {max(0, left_uc)} uC left")
     if event.on_time_ms > left_ms:
-        return _refuse(
-            state, event.seq, f"dose: {event.on_time_ms} ms with current asked, {max(0, left_ms)} ms left"
-        )
+        return _refuse(state, event.seq, f"dose: {event.on_time_ms} ms with current asked, {max(0, left_ms)} ms left")
     state = replace(state, reserved_uc=event.charge_uc, reserved_ms=event.on_time_ms, gate_fc=0, gate_ns=0)
     return state, [Book(event.seq, event.charge_uc, event.on_time_ms), Send(report(params, state, t_ns))]
 
 
 def book_failed(_params: Params, state: State, _t_ns: int, event: BookFailed) -> Result:
     """The ledger did not take the reservation, so nothing may flow."""
-    state = replace(state, reserved_uc=0, reserved_ms=0, target_ua=state.level_ua)
+    state = replace(state, reserved_uc=0, reserved_ms=0, target_ua=0)
     return _refuse(state, event.seq, f"dose: the ledger could not be written: {event.what}"[:500])
 
 

@@ -10,11 +10,13 @@ from typing import Final
 import msgspec
 
 from devices import limits, link
-from devices.clock import NS_PER_MS, NS_PER_S
 from devices.settings import Settings
 from devices.stimulator import Capabilities, DeviceState, Identity, Readback, StopClass
+from devices.units import NS_PER_MS, NS_PER_S
 
 ZERO_UA: Final = 10
+MAX_COUNTED_UA: Final = 20_000
+"""Most that a reading can add to the dose: above what any stimulator here delivers, so an absurd one stays bounded."""
 LEASE_MS: Final = 250
 TICK_NS: Final = 10 * NS_PER_MS
 WRONG_CODES_ALLOWED: Final = 3
@@ -269,26 +271,12 @@ class Exit(msgspec.Struct, frozen=True):
     code: ExitCode
 
 
-Action = (
-    SetLevel
-    | Heartbeat
-    | DeviceStop
-    | ArmDevice
-    | DisarmDevice
-    | ResetDevice
-    | Book
-    | Settle
-    | Send
-    | Announce
-    | Exit
-)
+Action = SetLevel | Heartbeat | DeviceStop | ArmDevice | DisarmDevice | ResetDevice | Book | Settle | Send | Announce | Exit
 
 
 def arm_code(params: Params, state: State) -> str:
     """The code that the operator must type now: five letters, new after each success and after three failures."""
-    digest = hashlib.blake2b(
-        state.code_index.to_bytes(8, "big"), key=params.arm_secret, digest_size=5
-    ).digest()
+    digest = hashlib.blake2b(state.code_index.to_bytes(8, "big"), key=params.arm_secret, digest_size=5).digest()
     return "".join(_CODE_LETTERS[byte % len(_CODE_LETTERS)] for byte in digest)
 
 
@@ -377,7 +365,7 @@ def zero_confirmed(params: Params, state: State, t_ns: int) -> bool:
     if state.heard_ns - state.zero_ns < params.lag_ns or readback.commanded_ua != 0:
         return False
     if readback.measured_ua is None:
-        return readback.state not in (DeviceState.ACTIVE, DeviceState.RAMPING_DOWN)
+        return not params.measures_current and readback.state not in (DeviceState.ACTIVE, DeviceState.RAMPING_DOWN)
     return abs(readback.measured_ua) <= ZERO_UA
 
 
@@ -385,11 +373,7 @@ def report(params: Params, state: State, t_ns: int) -> link.Report:
     """The state as the engine is told it."""
     readback = state.readback
     reason = state.reason
-    if (
-        state.phase is Phase.LATCHED
-        and t_ns - state.phase_ns > params.confirm_ns
-        and not zero_confirmed(params, state, t_ns)
-    ):
+    if state.phase is Phase.LATCHED and t_ns - state.phase_ns > params.confirm_ns and not zero_confirmed(params, state, t_ns):
         reason = f"ALARM, zero is not confirmed: cut the stimulator's power now ({reason})"[:500]
     return link.Report(
         t_ns=t_ns,

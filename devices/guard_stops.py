@@ -29,9 +29,7 @@ def latch(state: State, t_ns: int, reason: str) -> tuple[State, list[Action]]:
     ), [DeviceStop(StopClass.S0_CUT)]
 
 
-def stop(
-    params: Params, state: State, t_ns: int, stop_class: StopClass, reason: str
-) -> tuple[State, list[Action]]:
+def stop(params: Params, state: State, t_ns: int, stop_class: StopClass, reason: str) -> tuple[State, list[Action]]:
     """Enter the stop `stop_class`, unless one as high or higher is in force.
 
     Under current S1 and S2 ramp down from the present level. At zero current S1 leads to `stopped` (needs a reset) and S2

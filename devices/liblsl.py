@@ -1,7 +1,8 @@
-"""The one place that loads liblsl: without its log on the user's screen, and kept to this machine where asked.
+"""The one place that loads liblsl: without its log on the user's screen, and kept to this machine where
+asked.
 
-liblsl reads its settings once, at first use. What a user set in an ``lsl_api.cfg`` is respected; only its log, which would
-run through every screen, is turned off unless that file speaks of it.
+liblsl reads its settings once, at first use. What a user set in an ``lsl_api.cfg`` is respected; only its
+log, which would run through every screen, is turned off unless that file speaks of it.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ Reach = Literal["network", "machine"]
 
 _QUIET = "[log]\nlevel = -3\n"
 
-# Discovery asks this machine's LSL ports and nobody else; nothing leaves the host.
+# Discovery by multicast over the loopback interface, with no hops allowed: nothing leaves the host. LSL's own
+# scope "machine" sends to one port, which only one of several programs hears.
 _MACHINE_ONLY = """\
 [ports]
 IPv6 = disable
 [multicast]
 ResolveScope = machine
-ListenAddress = 127.0.0.1
-AddressesOverride = {127.0.0.1}
+AddressesOverride = {239.255.172.215}
+TTLOverride = 0
 Interfaces = {127.0.0.1}
 [lab]
 KnownPeers = {127.0.0.1}
@@ -39,7 +41,11 @@ def _user_settings() -> str | None:
     """Text of the settings file that liblsl itself would read, in its own order of search."""
     named = os.environ.get("LSLAPICFG")
     places = [Path(named)] if named else []
-    places += [Path("lsl_api.cfg"), Path("~/lsl_api/lsl_api.cfg").expanduser(), Path("/etc/lsl_api/lsl_api.cfg")]
+    places += [
+        Path("lsl_api.cfg"),
+        Path("~/lsl_api/lsl_api.cfg").expanduser(),
+        Path("/etc/lsl_api/lsl_api.cfg"),
+    ]
     for place in places:
         try:
             return place.read_text(encoding="utf-8", errors="replace")
@@ -78,7 +84,8 @@ def load(reach: Reach = "network") -> ModuleType:
     Parameters
     ----------
     reach : {"network", "machine"}
-        How far streams are looked for and announced. Only the first call in a process decides; liblsl cannot change later.
+        How far streams are looked for and announced. Only the first call in a process decides; liblsl cannot
+        change later.
 
     Returns
     -------

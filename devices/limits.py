@@ -69,9 +69,7 @@ class Limit(msgspec.Struct, frozen=True):
             If `value` is not a finite number of at least 0.
         """
         if not (math.isfinite(value) and value >= 0.0):
-            raise LimitError(
-                f"{self.name}: {reason} gives {value!r}; a finite number of at least 0 is needed"
-            )
+            raise LimitError(f"{self.name}: {reason} gives {value!r}; a finite number of at least 0 is needed")
         said = f"{reason}: {value:.9g} {self.unit}"
         reasons = (*self.reasons, said)
         if value < self.value:
@@ -168,15 +166,9 @@ def effective(settings: Settings, capabilities: Capabilities | None) -> Effectiv
         level_ua=level,
         slew_ua_s=ceiling("slew", "uA/s", MAX_SLEW_UA_S).narrowed(own.max_slew_ua_s, "limits.max_slew_ua_s"),
         charge_uc=ceiling("charge", "uC", MAX_CHARGE_UC).narrowed(own.max_charge_uc, "limits.max_charge_uc"),
-        on_time_s=ceiling("time with current", "s", MAX_ON_TIME_S).narrowed(
-            own.max_on_time_s, "limits.max_on_time_s"
-        ),
-        arm_below_ohm=ceiling("impedance to arm", "ohm", ARM_BELOW_OHM).narrowed(
-            own.arm_below_ohm, "limits.arm_below_ohm"
-        ),
-        stop_above_ohm=ceiling("impedance", "ohm", STOP_ABOVE_OHM).narrowed(
-            own.stop_above_ohm, "limits.stop_above_ohm"
-        ),
+        on_time_s=ceiling("time with current", "s", MAX_ON_TIME_S).narrowed(own.max_on_time_s, "limits.max_on_time_s"),
+        arm_below_ohm=ceiling("impedance to arm", "ohm", ARM_BELOW_OHM).narrowed(own.arm_below_ohm, "limits.arm_below_ohm"),
+        stop_above_ohm=ceiling("impedance", "ohm", STOP_ABOVE_OHM).narrowed(own.stop_above_ohm, "limits.stop_above_ohm"),
     )
 
 

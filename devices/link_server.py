@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from devices import link
-from devices.clock import NS_PER_MS, NS_PER_S
 from devices.link_socket import check_directory
+from devices.units import NS_PER_MS, NS_PER_S
 
 MAX_BYSTANDERS: Final = 8
 BYSTANDER_NS: Final = 2 * NS_PER_S
@@ -93,7 +93,7 @@ class LinkServer:
             finally:
                 os.umask(before)
             self._socket.listen(MAX_BYSTANDERS)
-            self._socket.setblocking(False)
+            self._socket.settimeout(0.0)
         except OSError:
             self._socket.close()
             os.close(self._lock_fd)
@@ -122,7 +122,7 @@ class LinkServer:
             if _uid(connection) not in (os.getuid(), 0):
                 connection.close()
                 continue
-            connection.setblocking(False)
+            connection.settimeout(0.0)
             bystanders = [peer for peer in self.peers if not peer.is_engine]
             if len(bystanders) >= MAX_BYSTANDERS:
                 self.drop(bystanders[0])

@@ -49,7 +49,7 @@ def runtime_directory() -> Path:
         If it belongs to another user, is a link, or others may enter it.
     """
     base = os.environ.get("XDG_RUNTIME_DIR")
-    path = Path(base) / "cereloop" if base else Path(f"/tmp/cereloop-{os.getuid()}")
+    path = Path(base) / "cereloop" if base else Path(f"/tmp/cereloop-{os.getuid()}")  # noqa: S108 - checked below
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
     check_directory(path)
@@ -67,9 +67,7 @@ def check_directory(path: Path) -> None:
     try:
         found = path.lstat()
     except OSError as error:
-        raise RuntimeDirectoryError(
-            f"{path}: {error.strerror}; it is needed for the guard's socket"
-        ) from error
+        raise RuntimeDirectoryError(f"{path}: {error.strerror}; it is needed for the guard's socket") from error
     if not stat.S_ISDIR(found.st_mode):
         raise RuntimeDirectoryError(f"{path} is not a directory: move it away")
     if found.st_uid != os.getuid():
@@ -112,7 +110,7 @@ class GuardClient:
     """
 
     def __init__(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
+        connection.settimeout(0.0)
         self._socket = connection
         self._closed = False
         self.lost = 0
@@ -131,7 +129,7 @@ class GuardClient:
         while True:
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             try:
-                connection.setblocking(False)
+                connection.settimeout(0.0)
                 connection.connect(os.fspath(path))
             except OSError as error:
                 connection.close()
@@ -244,20 +242,16 @@ def stop_all(
         if client.send(message):
             asked[client] = path
         else:
-            outcomes.append(
-                StopOutcome(path=str(path), confirmed=False, detail="the guard did not take the stop")
-            )
+            outcomes.append(StopOutcome(path=str(path), confirmed=False, detail="the guard did not take the stop"))
     outcomes += _await_zero(asked, stop_class, timeout_s)
     return sorted(outcomes, key=lambda outcome: outcome.path)
 
 
-def _await_zero(
-    asked: dict[GuardClient, Path], stop_class: StopClass, timeout_s: float
-) -> Sequence[StopOutcome]:
+def _await_zero(asked: dict[GuardClient, Path], stop_class: StopClass, timeout_s: float) -> Sequence[StopOutcome]:
     clock = SystemClock()
     deadline_ns = clock.now_ns() + round(timeout_s * 1e9)
     outcomes: list[StopOutcome] = []
-    last = {client: "no report came" for client in asked}
+    last = dict.fromkeys(asked, "no report came")
     with selectors.DefaultSelector() as selector:
         for client in asked:
             selector.register(client, selectors.EVENT_READ, client)
@@ -278,9 +272,7 @@ def _await_zero(
     return outcomes
 
 
-def _read_outcome(
-    client: GuardClient, path: Path, stop_class: StopClass, last: dict[GuardClient, str]
-) -> StopOutcome | None:
+def _read_outcome(client: GuardClient, path: Path, stop_class: StopClass, last: dict[GuardClient, str]) -> StopOutcome | None:
     for message in client.receive():
         if not isinstance(message, link.Report):
             continue
@@ -293,7 +285,5 @@ def _read_outcome(
         if zero and stopped:
             return StopOutcome(path=str(path), confirmed=True, detail=last[client])
     if client.closed:
-        return StopOutcome(
-            path=str(path), confirmed=False, detail=f"the guard has ended; before that: {last[client]}"
-        )
+        return StopOutcome(path=str(path), confirmed=False, detail=f"the guard has ended; before that: {last[client]}")
     return None

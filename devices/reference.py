@@ -6,7 +6,6 @@ from collections import deque
 from typing import Final
 
 from devices import refproto
-from devices.clock import NS_PER_S
 from devices.refframe import VERSION, Decoder, Frame
 from devices.refproto import MAX_LEASE_MS, AckResult, FrameError, HostMessage
 from devices.stimulator import (
@@ -20,6 +19,7 @@ from devices.stimulator import (
     Readback,
     StopClass,
 )
+from devices.units import NS_PER_S
 from devices.wires import InProcessWire, SerialWire, Wire
 
 __all__ = ["CAPABILITIES", "InProcessWire", "ReferenceStimulator", "SerialWire", "Wire"]
@@ -43,7 +43,7 @@ CAPABILITIES: Final = Capabilities(
     device_ramp=True,
     max_level_ua=refproto.MAX_LEVEL_UA,
     resolution_ua=1.2,
-    command_latency_s=0.02,
+    command_latency_s=0.03,  # line and device 10 ms, analogue stage 20 ms
     host_timeout_s=refproto.HOST_TIMEOUT_MS / 1000.0,
     min_transition_s=0.0,
     readback_interval_s=0.05,
@@ -211,7 +211,8 @@ class ReferenceStimulator:
             If the device acknowledged a frame never sent, sent a value that is not defined, or more damage
             came within a second than a line causes by itself.
         DeviceRefusedError
-            If the device refused a command.
+            If the device refused a command; but not where a set point came after the device had stopped by
+            itself: that its state and fault tell.
 
         Notes
         -----
@@ -300,10 +301,13 @@ class ReferenceStimulator:
 
     def _flush(self) -> None:
         while self._partial or self._waiting:
-            if not self._partial:
-                self._partial = self._waiting.popleft()[0]
-            self._partial = self._partial[self._wire.write(self._partial) :]
-            if self._partial:
+            data = self._partial or self._waiting[0][0]
+            taken = self._wire.write(data)
+            if taken and not self._partial:
+                self._waiting.popleft()  # a frame of which no byte has left may still be overtaken
+            if taken:
+                self._partial = data[taken:]
+            if taken < len(data):
                 return
 
     # ---- receiving
@@ -326,7 +330,9 @@ class ReferenceStimulator:
         match message:
             case refproto.Ack(ack_seq=seq, result=result):
                 asked = self._asked.pop(seq, None)
-                if result != AckResult.OK and asked is not None:
+                # A set point that crossed with the device's own stop is no news: the reports name the cause.
+                crossed = asked == "SetLevel" and result in (AckResult.NOT_ARMED, AckResult.FAULT_LATCHED)
+                if result != AckResult.OK and asked is not None and not crossed:
                     raise DeviceRefusedError(
                         f"{self._wire.name} refused {asked} (frame {seq}): {_REFUSALS[result]}"
                     )

@@ -1,7 +1,8 @@
 """Names and directions of the 10-05 system (Oostenveld & Praamstra 2001), by rule instead of by table.
 
-The midline runs from nasion to inion in steps of a tenth, and so do the two half circles through Fpz, T7 or T8, and Oz.
-A row lies on the circle through its two ends on that belt and its midline point; the odd and even numbers divide it.
+The midline runs from nasion to inion in steps of a tenth, and so do the two half circles through Fpz, T7 or
+T8, and Oz. A row lies on the circle through its two ends on that belt and its midline point; the odd and even
+numbers divide it.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from typing import Final
 
 Direction = tuple[float, float, float]
 
-# Inclination from the vertex. On a sphere fitted to a head, nasion and inion lie below the equator, hence not 90 degrees.
+# Inclination from the vertex. On a sphere fitted to a head, nasion and inion lie below the equator, hence not
+# 90 degrees.
 _BELT: Final = math.radians(92.0)
 _LOWER_BELT: Final = math.radians(115.0)
 
-# Fraction of the way from nasion (0) to inion (1), and the rows that lie there: medial names and lateral (T) names.
+# Fraction of the way from nasion (0) to inion (1), and the rows that lie there: medial names and lateral (T)
+# names.
 _ROWS: Final = (
     (0.00, "N", ""),
     (0.10, "Fp", ""),
@@ -61,8 +64,8 @@ def _along_row(fraction: float, lateral: float) -> Direction:
     """Point on the right half of a row: `lateral` 0 is the midline, 1 the belt."""
     top = _midline(fraction)
     end = _belt(_BELT, fraction)
-    # The circle through left end, top and right end is mirror symmetric; its centre lies in the midline plane, half-way
-    # between the chord's middle and wherever makes `top` and `end` equally distant.
+    # The circle through left end, top and right end is mirror symmetric; its centre lies in the midline
+    # plane, half-way between the chord's middle and wherever makes `top` and `end` equally distant.
     middle = (end[1], end[2])
     axis = (top[1] - middle[0], top[2] - middle[1])
     height = math.hypot(*axis)
@@ -88,7 +91,8 @@ def _right(fraction: float, lateral: float) -> Direction:
         return _along_row(fraction, lateral)
     if 0.1 < fraction < 0.9:
         return _between(_belt(_BELT, fraction), _belt(_LOWER_BELT, fraction), 4.0 * (lateral - 1.0))
-    # Fp and O lie on the belt itself, N and I on the lower belt; one step outwards is a tenth of the half circle.
+    # Fp and O lie on the belt itself, N and I on the lower belt; one step outwards is a tenth of the half
+    # circle.
     depth = abs(fraction - 0.5) - 0.4
     inclination = _BELT + depth / 0.1 * (_LOWER_BELT - _BELT)
     step = math.pi / 10.0 * 4.0 * lateral

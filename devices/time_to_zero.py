@@ -12,6 +12,8 @@ from devices.limits import ABORT_SLEW_UA_S, EffectiveLimits
 from devices.stimulator import Capabilities, StopClass
 
 SLACK_S: Final = 0.15
+# What a device's own timer may add; it does not wait for the host's scheduler.
+DEVICE_SLACK_S: Final = 0.1
 STALE_S: Final = 0.2
 TICK_S: Final = 0.01
 SUSTAIN_S: Final = 0.1
@@ -40,9 +42,7 @@ class TimeToZero(msgspec.Struct, frozen=True, kw_only=True):
     words: str
 
 
-def time_to_zero(
-    capabilities: Capabilities, limits: EffectiveLimits, ramp_s: float = LONGEST_RAMP_S
-) -> list[TimeToZero]:
+def time_to_zero(capabilities: Capabilities, limits: EffectiveLimits, ramp_s: float = LONGEST_RAMP_S) -> list[TimeToZero]:
     """Bounds for this device and these limits, on a host without real-time rights.
 
     Parameters
@@ -67,8 +67,7 @@ def time_to_zero(
 
     def row(cause: str, stop_class: StopClass, bound_s: float, how: str) -> TimeToZero:
         rounded = math.ceil(bound_s * 100.0 - 1e-6) / 100.0
-        return TimeToZero(cause=cause, stop_class=stop_class, bound_s=rounded,
-                          words=f"{cause}: {how} within {rounded:g} s")
+        return TimeToZero(cause=cause, stop_class=stop_class, bound_s=rounded, words=f"{cause}: {how} within {rounded:g} s")
 
     silent_s = max(STALE_S, 4.0 * capabilities.readback_interval_s)
     rows = [
@@ -84,38 +83,62 @@ def time_to_zero(
         row("the device answers late or not at all", s1, silent_s + abort_s, "the guard ramps to zero"),
         row("no room, or a disk error", s1, STALE_S + abort_s, "the current ramps to zero"),
         _guard_death(capabilities),
-        row("ordinary stop, end of session, dose used up", s2,
-            max(ramp_s, capabilities.min_transition_s) + reach_s, "the current ramps down at the configured slope"),
+        row(
+            "ordinary stop, end of session, dose used up",
+            s2,
+            max(ramp_s, capabilities.min_transition_s) + reach_s,
+            "the current ramps down at the configured slope",
+        ),
     ]
     return rows
 
 
 def _device_rows(capabilities: Capabilities, seen_s: float, cut_s: float) -> list[TimeToZero]:
     causes = (
-        ("over-current, wrong polarity, a restart or a fault that the device reports",
-         capabilities.readback_interval_s + cut_s),
+        (
+            "over-current, wrong polarity, a restart or a fault that the device reports",
+            capabilities.readback_interval_s + cut_s,
+        ),
         ("a current or set point that is not what was commanded, or an open circuit", seen_s + cut_s),
     )
     rows = []
     for cause, bound_s in causes:
         if not capabilities.measures_current:
-            rows.append(TimeToZero(
-                cause=cause, stop_class=StopClass.S0_CUT, bound_s=None,
-                words=f"{cause}: this device does not measure its current, so nobody would notice; watch the participant"))
+            rows.append(
+                TimeToZero(
+                    cause=cause,
+                    stop_class=StopClass.S0_CUT,
+                    bound_s=None,
+                    words=f"{cause}: this device does not measure its current, so nobody would notice; watch the participant",
+                )
+            )
             continue
         rounded = math.ceil(bound_s * 100.0 - 1e-6) / 100.0
-        rows.append(TimeToZero(cause=cause, stop_class=StopClass.S0_CUT, bound_s=rounded,
-                               words=f"{cause}: the current is cut within {rounded:g} s"))
+        rows.append(
+            TimeToZero(
+                cause=cause,
+                stop_class=StopClass.S0_CUT,
+                bound_s=rounded,
+                words=f"{cause}: the current is cut within {rounded:g} s",
+            )
+        )
     return rows
 
 
 def _guard_death(capabilities: Capabilities) -> TimeToZero:
     cause = "the guard dies or hangs, the cable is pulled, or the host stops"
     if not (capabilities.self_expiring_lease or capabilities.hardware_watchdog):
-        return TimeToZero(cause=cause, stop_class=StopClass.S0_CUT, bound_s=None,
-                          words=f"{cause}: nothing ends the current; this device must not be armed")
-    bound_s = (capabilities.host_timeout_s + SLACK_S + capabilities.command_latency_s
-               + capabilities.min_transition_s)
+        return TimeToZero(
+            cause=cause,
+            stop_class=StopClass.S0_CUT,
+            bound_s=None,
+            words=f"{cause}: nothing ends the current; this device must not be armed",
+        )
+    bound_s = capabilities.host_timeout_s + DEVICE_SLACK_S + capabilities.command_latency_s + capabilities.min_transition_s
     rounded = math.ceil(bound_s * 100.0 - 1e-6) / 100.0
-    return TimeToZero(cause=cause, stop_class=StopClass.S0_CUT, bound_s=rounded,
-                      words=f"{cause}: the device by itself ends the current within {rounded:g} s")
+    return TimeToZero(
+        cause=cause,
+        stop_class=StopClass.S0_CUT,
+        bound_s=rounded,
+        words=f"{cause}: the device by itself ends the current within {rounded:g} s",
+    )

@@ -174,11 +174,13 @@ def parse(text: str, where: str = "config", overrides: Iterable[str] = ()) -> Co
 
 def from_tree(tree: Mapping[str, Any], where: str = "config") -> Config:
     """Turn nested dictionaries, as `tomllib` makes them, into a `Config`. Raises ConfigError."""
-    _refuse_nonfinite(tree, where, "")
     try:
+        _refuse_nonfinite(tree, where, "")
         config = msgspec.convert(tree, Config, strict=True)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{where}: {_words(error, tree)}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{where}: tables are nested too deeply; expected at most two levels") from error
     _check(config, where)
     return config
 
@@ -192,7 +194,7 @@ def decode(data: bytes | str, where: str = "recorded config") -> Config:
     """Read back what `encode` wrote. Raises ConfigError."""
     try:
         tree = msgspec.json.decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ConfigError(f"{where}: not valid JSON: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{where}: expected an object of tables, got {type(tree).__name__}")

@@ -6,8 +6,8 @@ import re
 from typing import Final
 
 from devices import limits, link
-from devices.clock import NS_PER_MS, NS_PER_S
 from devices.stimulator import StopClass
+from devices.units import NS_PER_MS, NS_PER_S
 from loop import gate, policy
 from loop.config import Config
 from loop.events import (
@@ -198,7 +198,8 @@ class Engine:
                 self._policy = policy.take_pseudo(self._policy, judged.features)
             return
         if not refusal and not sensed:
-            refusal = f"overlaps {self._gate.phase} or what came before SENSE"
+            sensing = self._gate.phase is Phase.SENSE
+            refusal = "its baseline began before this SENSE window" if sensing else f"overlaps {self._gate.phase}"
         if not refusal and judged.features is None:
             refusal = f"{100 * judged.invalid:.0f} % of its windows were flagged"
         table = self._config.policy
@@ -270,8 +271,9 @@ class Engine:
                     self._move(event.t_ns, self._gate._replace(phase=Phase.RAMP_DOWN, since_ns=event.t_ns,
                                                                from_ua=self._gate.level_ua), refused.reason)
             case link.Welcome() as welcome:
-                if self._guard == "absent":
-                    self._guard = "safe"
+                if self._guard != "absent":
+                    return  # The guard greets again whenever its arm code changes.
+                self._guard = "safe"
                 detail = f"{welcome.identity.maker} {welcome.identity.model} {welcome.identity.serial_number}"
                 self._incident(event.t_ns, "guard_ready", detail, f"ceiling {welcome.max_level_ua} µA")
 

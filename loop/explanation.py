@@ -83,9 +83,7 @@ def _grounds(session: Session, decision: events.Decision, before: int) -> tuple[
     }
     missing = sorted(wanted - found.keys())
     if missing:
-        raise JournalError(
-            f"decision {decision.decision} rests on outcomes {missing}, which are not in the record before it"
-        )
+        raise JournalError(f"decision {decision.decision} rests on outcomes {missing}, which are not in the record before it")
     spans = [(outcome.sample, outcome.decided_sample) for _, outcome in found.values()]
     sample_rows = _sample_rows(session, spans, before)
     feature_rows = _feature_rows(session, spans, before)

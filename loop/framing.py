@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from devices.clock import NS_PER_S
+from devices.units import NS_PER_S
 from loop.events import Int64s
 
 STALE_NS: Final = 200_000_000
@@ -117,12 +117,12 @@ class Framer:
         return self._newest_ns + round(self._period_ns)
 
     def _repeated(self, stamps_ns: Int64s) -> int:
-        """How many samples at the start carry exactly the stamps of samples that came before.
+        """How many samples at the start lie before the last one that carries exactly the stamp of one that came before.
 
         A repeated chunk can be shorter than the jitter that is tolerated; its stamps give it away.
         """
-        known = np.isin(stamps_ns, self._tail)
-        return len(stamps_ns) if known.all() else int(np.argmin(known))
+        known = np.flatnonzero(np.isin(stamps_ns, self._tail))
+        return int(known[-1]) + 1 if len(known) else 0
 
     def _inner_fault(self, steps: Int64s, stamps_ns: Int64s) -> Fault | None:
         low, high = int(steps.min()), int(steps.max())

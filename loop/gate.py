@@ -10,7 +10,7 @@ import enum
 import math
 from typing import Final, Literal, NamedTuple
 
-from devices.clock import NS_PER_S
+from devices.units import NS_PER_S
 
 Wish = Literal["none", "pause", "resume", "end", "abort"]
 

@@ -55,9 +55,7 @@ class InlineRecorder:
         self._closed = False
         claim(Path(path))
         try:
-            self._writer = RowWriter(
-                Path(path), msgspec.structs.replace(meta, started_wall_ns=clock.wall_ns()), clock.now_ns()
-            )
+            self._writer = RowWriter(Path(path), msgspec.structs.replace(meta, started_wall_ns=clock.wall_ns()), clock.now_ns())
         except JournalError:
             Path(path).unlink(missing_ok=True)
             raise
@@ -102,9 +100,7 @@ class InlineRecorder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if kind is None:
             self.close()
         else:

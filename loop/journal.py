@@ -26,7 +26,10 @@ Samples = Callable[[int, int, float], npt.NDArray[Any]]
 """Makes samples again: ``samples(first, n, current_ua)`` -> (n, channels) in the stream's own type."""
 
 _DType = Literal["<f4", "<f8", "<f2", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8"]
-_DTYPES: Final = frozenset(get_args(_DType))
+_WIRE: Final = {np.dtype(name).newbyteorder(order): np.dtype(name) for name in get_args(_DType) for order in "<>"}
+_INT64: Final = np.dtype("<i8")
+_FLOAT64: Final = np.dtype("<f8")
+_UINT32: Final = np.dtype("<u4")
 _Count = Annotated[int, Meta(ge=0, le=2**31)]
 _T = TypeVar("_T", bound=msgspec.Struct)
 
@@ -80,11 +83,7 @@ def encode_input(event: Input, *, store_samples: bool) -> Row:
         If the event cannot be recorded without loss: a number that is not finite, a text that is not Unicode,
         arrays whose shapes disagree.
     """
-    return (
-        _encode_chunk(event, store_samples=store_samples)
-        if isinstance(event, Chunk)
-        else _encode_small(event)
-    )
+    return _encode_chunk(event, store_samples=store_samples) if isinstance(event, Chunk) else _encode_small(event)
 
 
 def encode_output(output: Output) -> Row:
@@ -92,15 +91,13 @@ def encode_output(output: Output) -> Row:
     return _encode_features(output) if isinstance(output, Features) else _encode_small(output)
 
 
-def encode_step(
-    seq: int, wall_ns: int, event: Input, outputs: Iterable[Output], *, store_samples: bool
-) -> list[LogRow]:
+def encode_step(seq: int, wall_ns: int, event: Input, outputs: Iterable[Output], *, store_samples: bool) -> list[LogRow]:
     """Rows of one step of the engine: the input as `seq`, then its outputs, each with `seq` as its cause."""
-    rows = [LogRow(seq, *_with_wall(encode_input(event, store_samples=store_samples), wall_ns, None))]
-    rows.extend(
-        LogRow(number, *_with_wall(encode_output(output), wall_ns, seq))
-        for number, output in enumerate(outputs, seq + 1)
-    )
+    t_ns, kind, body, data = encode_input(event, store_samples=store_samples)
+    rows = [LogRow(seq, t_ns, wall_ns, kind, None, body, data)]
+    for number, output in enumerate(outputs, seq + 1):
+        t_ns, kind, body, data = encode_output(output)
+        rows.append(LogRow(number, t_ns, wall_ns, kind, seq, body, data))
     return rows
 
 
@@ -169,16 +166,8 @@ def decode_features(row: Row) -> Features:
         flags=np.frombuffer(data, "<u4", n, (16 + 8 * k) * n).astype(np.uint32, copy=False),
     )
     if row.t_ns != _features_time(features):
-        raise JournalError(
-            f"a row of kind features has t_ns {row.t_ns}, which is not the time of its last frame"
-        )
+        raise JournalError(f"a row of kind features has t_ns {row.t_ns}, which is not the time of its last frame")
     return features
-
-
-def _with_wall(
-    row: Row, wall_ns: int, cause: int | None
-) -> tuple[int, int, str, int | None, bytes, bytes | None]:
-    return row.t_ns, wall_ns, row.kind, cause, row.body, row.data
 
 
 def _encode_small(value: SmallInput | SmallOutput) -> Row:
@@ -202,10 +191,8 @@ def _reads_back(body: bytes, value: msgspec.Struct, kind: str) -> bool:
 
 def _encode_chunk(chunk: Chunk, *, store_samples: bool) -> Row:
     samples, stamps = chunk.samples, chunk.stamps_ns
-    dtype = samples.dtype
-    if dtype.str[0] == ">":
-        dtype = dtype.newbyteorder("<")
-    if samples.ndim != 2 or stamps.shape != samples.shape[:1] or dtype.str not in _DTYPES:
+    dtype = _WIRE.get(samples.dtype)
+    if dtype is None or samples.ndim != 2 or stamps.shape != samples.shape[:1]:
         raise JournalError(
             f"a chunk of shape {samples.shape}, type {samples.dtype}, stamps {stamps.shape} cannot be kept; "
             "(n_times, n_channels) of a number type with one stamp a sample is needed"
@@ -218,13 +205,13 @@ def _encode_chunk(chunk: Chunk, *, store_samples: bool) -> Row:
         first=chunk.first,
         n=n,
         current_ua=chunk.current_ua,
-        dtype=dtype.str,  # type: ignore[arg-type]
+        dtype=dtype.str,
         channels=channels,
         stored=store_samples,
     )
-    data = stamps.astype("<i8", copy=False).tobytes()
+    data = _bytes(stamps, _INT64)
     if store_samples:
-        data += samples.astype(dtype, copy=False).tobytes()
+        data += _bytes(samples, dtype)
     return Row(chunk.t_ns, "chunk", _ENCODE(body), data)
 
 
@@ -238,13 +225,17 @@ def _encode_features(features: Features) -> Row:
         )
     data = b"".join(
         (
-            features.sample.astype("<i8", copy=False).tobytes(),
-            features.t_ns.astype("<i8", copy=False).tobytes(),
-            values.astype("<f8", copy=False).tobytes(),
-            features.flags.astype("<u4", copy=False).tobytes(),
+            _bytes(features.sample, _INT64),
+            _bytes(features.t_ns, _INT64),
+            _bytes(values, _FLOAT64),
+            _bytes(features.flags, _UINT32),
         )
     )
     return Row(_features_time(features), "features", _ENCODE(FeaturesBody(n=n, k=k)), data)
+
+
+def _bytes(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> bytes:
+    return (array if array.dtype is dtype else array.astype(dtype, copy=False)).tobytes()
 
 
 def _features_time(features: Features) -> int:
@@ -260,9 +251,7 @@ def _decode_chunk(row: Row, samples: Samples | None) -> Chunk:
         values = np.frombuffer(data, dtype, body.n * body.channels, 8 * body.n).reshape(shape)
         values = values.astype(dtype.newbyteorder("="), copy=False)
     elif samples is None:
-        raise JournalError(
-            "the samples of this session are not stored; give the source they can be made again from"
-        )
+        raise JournalError("the samples of this session are not stored; give the source they can be made again from")
     else:
         values = np.asarray(samples(body.first, body.n, body.current_ua))
         if values.shape != shape or values.dtype.newbyteorder("<") != dtype.newbyteorder("<"):

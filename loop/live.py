@@ -19,8 +19,9 @@ from typing import Any, Final, Protocol
 import numpy.typing as npt
 
 from devices import link
-from devices.clock import NS_PER_MS, NS_PER_S, Clock
+from devices.clock import Clock
 from devices.link_socket import GuardClient
+from devices.units import NS_PER_MS, NS_PER_S
 from loop.config import Config
 from loop.engine import TICK_NS, Engine
 from loop.events import (
@@ -161,6 +162,7 @@ class LiveSession:
     def run(self) -> None:
         """Run until the fold has finished and the guard has had time to take it in."""
         with _signals_noted(self._signals), _quiet_collector():
+            self._drop_old_samples()
             self._start_segment()
             if self._welcome is not None:
                 self._feed(Device(t_ns=self._clock.now_ns(), message=self._welcome))
@@ -199,6 +201,13 @@ class LiveSession:
             clock_offset_ns=self._source.clock_offset_ns(),
         )
         self._feed(event)
+
+    def _drop_old_samples(self) -> None:
+        """What has gathered in the inlet while guard and recorder started is no part of the session."""
+        with contextlib.suppress(SourceLostError):
+            while self._source.pull(0.0) is not None:
+                pass
+            self._source.pull_markers()
 
     def _wait_for_samples(self, timeout_s: float) -> None:
         """Take what comes within `timeout_s`, which passes in full where nothing does."""

@@ -16,9 +16,7 @@ _MAGIC: Final = b"SQLite format 3\0"
 _PAGE_ROWS: Final = 1024
 _TYPES: Final = ("integer", "integer", "integer", "text", "integer", "text", "blob", "blob")
 _COLUMNS: Final = ("seq", "t_ns", "wall_ns", "kind", "cause", "body", "data", "hash")
-_SELECT: Final = (
-    f"SELECT {', '.join(_COLUMNS)}, {' || '.join(f'substr(typeof({name}), 1, 1)' for name in _COLUMNS)}"
-)
+_SELECT: Final = f"SELECT {', '.join(_COLUMNS)}, {' || '.join(f'substr(typeof({name}), 1, 1)' for name in _COLUMNS)}"
 
 SQLITE_ERRORS: Final = (sqlite3.Error, UnicodeDecodeError, OverflowError, MemoryError)
 """What Python's sqlite3 raises on damaged files; names and messages in them need not be Unicode."""
@@ -27,9 +25,7 @@ SQLITE_ERRORS: Final = (sqlite3.Error, UnicodeDecodeError, OverflowError, Memory
 class RowError(JournalError):
     """A row that no writer wrote so; `seq`, `kind` and `column` say where, as far as can be told."""
 
-    def __init__(
-        self, text: str, seq: int | None = None, kind: str | None = None, column: str | None = None
-    ) -> None:
+    def __init__(self, text: str, seq: int | None = None, kind: str | None = None, column: str | None = None) -> None:
         super().__init__(text)
         self.seq = seq
         self.kind = kind
@@ -99,6 +95,8 @@ class LogFile:
                     yield row, link
                     previous = row.seq
                     count += 1
+                    if previous >= upto:
+                        return  # In a damaged tree, what comes next need not be greater.
             except SQLITE_ERRORS as error:
                 # sqlite3 steps one row ahead: the last good rows must be asked for one by one.
                 if size > 1:
@@ -110,9 +108,10 @@ class LogFile:
                 return
 
     def structure_fault(self) -> str:
-        """What SQLite's own check finds wrong with the pages of the file; empty if nothing."""
+        """Ask SQLite, as strict as any other tool will be, what is wrong with the file; empty if nothing."""
         try:
-            found = self._db.execute("PRAGMA quick_check(1)").fetchone()
+            with contextlib.closing(self._open(self._options)) as strict:
+                found = strict.execute("PRAGMA quick_check(1)").fetchone()
         except SQLITE_ERRORS as error:
             return str(error)
         text = _text(found[0]) if found else ""
@@ -127,34 +126,36 @@ class LogFile:
     def _connect(self) -> sqlite3.Connection:
         """Connect read-only; where nothing can be created, too, as long as no ``-wal`` is needed."""
         last: BaseException | None = None
-        for options in ("mode=ro", "mode=ro&immutable=1"):
-            db = None
+        for self._options in ("mode=ro", "mode=ro&immutable=1"):
             try:
-                db = sqlite3.connect(
-                    f"{self.path.absolute().as_uri()}?{options}", uri=True, isolation_level=None, timeout=5.0
-                )
-                db.text_factory = bytes
-                db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 2 * sf.MAX_ROW_BYTES)
-                # Allows a file that was cut short to be read up to the cut; nothing can be written through
-                # mode=ro.
-                db.execute("PRAGMA writable_schema = ON")
-                for pragma in (
-                    "query_only = ON",
-                    "trusted_schema = OFF",
-                    "cell_size_check = ON",
-                    "mmap_size = 0",
-                ):
-                    db.execute(f"PRAGMA {pragma}")
-                db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                # A file that was cut short can then be read up to the cut; mode=ro forbids all writing
+                # anyway.
+                return self._open(self._options, "writable_schema = ON")
             except SQLITE_ERRORS as error:
                 last = error
-                if db is not None:
-                    db.close()
                 if not isinstance(error, sqlite3.OperationalError) or _wal_bytes(self.path):
                     break
-            else:
-                return db
         raise JournalError(f"{self.path} cannot be read as a session file: {last}") from last
+
+    def _open(self, options: str, *pragmas: str) -> sqlite3.Connection:
+        uri = f"{self.path.absolute().as_uri()}?{options}"
+        db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0)
+        try:
+            db.text_factory = bytes
+            db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 2 * sf.MAX_ROW_BYTES)
+            for pragma in (
+                *pragmas,
+                "query_only = ON",
+                "trusted_schema = OFF",
+                "cell_size_check = ON",
+                "mmap_size = 0",
+            ):
+                db.execute(f"PRAGMA {pragma}")
+            db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except SQLITE_ERRORS:
+            db.close()
+            raise
+        return db
 
     def _check_identity(self) -> None:
         application = self._db.execute("PRAGMA application_id").fetchone()[0]
@@ -162,9 +163,7 @@ class LogFile:
         if application != sf.APPLICATION_ID:
             raise JournalError(f"{self.path} is a SQLite file, but not a session file")
         if version > sf.SCHEMA_VERSION:
-            raise JournalError(
-                f"{self.path} has schema {version}, the newest known is {sf.SCHEMA_VERSION}"
-            )
+            raise JournalError(f"{self.path} has schema {version}, the newest known is {sf.SCHEMA_VERSION}")
         if version < 1:
             raise JournalError(f"{self.path} has schema {version}, which does not exist")
         present = self.schema()
@@ -172,9 +171,7 @@ class LogFile:
             if name not in present:
                 raise JournalError(f"{self.path} has no table {name}: it is no session file, or damaged")
             if present[name] != sql:
-                raise JournalError(
-                    f"{self.path} has another table {name} than schema {version}: it is damaged or was edited"
-                )
+                raise JournalError(f"{self.path} has another table {name} than schema {version}: it is damaged or was edited")
 
     def _read_meta(self) -> dict[str, str]:
         pairs = self._db.execute("SELECT key, value FROM meta LIMIT 1000").fetchall()

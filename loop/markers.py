@@ -15,8 +15,8 @@ NO_CHANNEL: Final = -1
 
 _MAX_TEXT: Final = 512
 _CUE_NAMED: Final = re.compile(r"CUE/([HLN])")
-_CUE_STATED: Final = re.compile(r"CUE/P(\d{1,3})/I([1-3])")
-_STIMULUS: Final = re.compile(r"STIM/(NOX|INN)/(\d{1,3})")
+_CUE_STATED: Final = re.compile(r"CUE/P([0-9]{1,2}|100)/I([1-3])")
+_STIMULUS: Final = re.compile(r"STIM/(NOX|INN)/([0-9]{1,3})")
 
 
 class Meaning(NamedTuple):

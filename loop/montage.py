@@ -25,7 +25,9 @@ _ALIASES: Final = {
 }
 
 _PREFIX: Final = re.compile(r"^eeg[\s_:.-]*(?=\w)", re.IGNORECASE)
-_REFERENCE: Final = re.compile(r"[\s_-]+(ref|le|re|ar|avg|av|cz|a1|a2|m1|m2|a1a2|m1m2|linked)\d*$", re.IGNORECASE)
+_REFERENCE: Final = re.compile(
+    r"[\s_-]+(ref|le|re|ar|avg|av|cz|a1|a2|m1|m2|a1a2|m1m2|linked)\d*$", re.IGNORECASE
+)
 
 
 def standard_label(label: str) -> str:
@@ -39,8 +41,8 @@ def standard_label(label: str) -> str:
     Returns
     -------
     str
-        The 10-05 name, such as ``Oz``, ``Fp1``, ``FCz``, ``T7``; the input without surrounding space and dots where it
-        is none.
+        The 10-05 name, such as ``Oz``, ``Fp1``, ``FCz``, ``T7``; the input without surrounding space and dots
+        where it is none.
     """
     stripped = label.strip().strip(".").strip()
     bare = _PREFIX.sub("", stripped)

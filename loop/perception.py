@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cext.kernel import Output as KernelOutput
-from devices.clock import NS_PER_MS, NS_PER_S
+from devices.units import NS_PER_MS, NS_PER_S
 from loop import markers
 from loop.config import Config
 from loop.estimator import Estimator

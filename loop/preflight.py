@@ -12,8 +12,9 @@ from typing import Final
 import msgspec
 
 from devices import limits, link
-from devices.clock import NS_PER_S, SystemClock
+from devices.clock import SystemClock
 from devices.time_to_zero import TimeToZero, time_to_zero
+from devices.units import NS_PER_S
 from loop import config as configuration
 from loop.config import Config
 from loop.estimator import Estimator, LayoutError

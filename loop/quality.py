@@ -77,12 +77,13 @@ class UnitWatch:
         if self._n < self._wanted:
             return None
         self._done = True
-        steps = np.abs(np.diff(np.concatenate(self._held), axis=0))
+        with np.errstate(invalid="ignore", over="ignore"):
+            steps = np.abs(np.diff(np.concatenate(self._held), axis=0))
         self._held.clear()
-        finite = np.where(np.isfinite(steps), steps, np.nan)
-        if finite.size == 0 or np.isnan(finite).all():
+        medians = [np.median(channel[good]) for channel in steps.T if (good := np.isfinite(channel)).any()]
+        if not medians:
             return None
-        change = float(np.nanmedian(np.nanmedian(finite, axis=0)))
+        change = float(np.median(medians))
         if 0.0 < change < LEAST_CHANGE_UV:
             return f"samples change by {change:.2g} µV at a time: the unit looks 10^6 too small (volts declared as microvolts?)"
         if change > MOST_CHANGE_UV:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import itertools
 import math
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ import mne
 import numpy as np
 import numpy.typing as npt
 
-from devices.clock import NS_PER_S
+from devices.units import NS_PER_S
 from loop import journal
 from loop.events import Float64s, Layout, Playback
 from loop.journal import ChunkBody, Samples
@@ -69,9 +69,7 @@ def samples_from(playback: Playback) -> Samples:
         while missing > 0:
             block = playback.read(missing, current_ua)
             if block is None or len(block.samples) == 0:
-                raise JournalError(
-                    f"the source ends before sample {first + n}: this is not the session's source"
-                )
+                raise JournalError(f"the source ends before sample {first + n}: this is not the session's source")
             parts.append(block.samples)
             missing -= len(block.samples)
         position += n
@@ -114,9 +112,7 @@ def to_raw(session: Session, source: Samples | None = None, segment: int | None 
     layout = _layout(session, segment)
     runs, total, stamps, positions, gaps = _place(session, layout.sfreq_hz, segment)
     if not runs:
-        raise JournalError(
-            f"{session.path} holds no samples{'' if segment is None else f' of segment {segment}'}"
-        )
+        raise JournalError(f"{session.path} holds no samples{'' if segment is None else f' of segment {segment}'}")
     raw = mne.io.RawArray(_fill(session, runs, total, layout, source), _info(layout), verbose="ERROR")
     raw.set_meas_date(_date(session, int(stamps[0])))
     raw.set_annotations(_annotations(session, raw.times[-1], layout.sfreq_hz, stamps, positions, gaps))
@@ -132,9 +128,7 @@ def _layout(session: Session, segment: int | None) -> Layout:
         raise JournalError(f"the segments of {session.path} have different channels: export each alone")
     n = len(layout.labels)
     if not n or len(layout.units) != n or len(layout.to_uv) != n or not 0 < layout.sfreq_hz <= 1e6:
-        raise JournalError(
-            f"the layout in {session.path} makes no sense: {n} channels at {layout.sfreq_hz} Hz"
-        )
+        raise JournalError(f"the layout in {session.path} makes no sense: {n} channels at {layout.sfreq_hz} Hz")
     return layout
 
 
@@ -163,11 +157,12 @@ def _place(
     for row, body in _chunks(session, segment):
         stamps = journal.chunk_stamps(row.row)
         cuts = [0, *(np.flatnonzero(np.abs(np.diff(stamps) - period) > slack) + 1).tolist(), body.n]
-        for start, stop in itertools.pairwise(cuts):
+        for begin, stop in itertools.pairwise(cuts):
+            start = begin
             if not runs:
                 origin = int(stamps[start])
-            elif current_segment == body.segment and 0 < newest + period / 2 - int(stamps[start]) <= NS_PER_S:
-                start += int(np.searchsorted(stamps[start:stop], newest + period / 2))  # noqa: PLW2901
+            elif current_segment == body.segment and 0 < newest + period / 2 - int(stamps[begin]) <= NS_PER_S:
+                start += int(np.searchsorted(stamps[start:stop], newest + period / 2))
                 if start == stop:
                     continue
             at = end
@@ -177,9 +172,7 @@ def _place(
                 gaps.append((end, at - end))
                 missing += at - end
                 if missing > MAX_GAP_S * sfreq_hz:
-                    raise JournalError(
-                        f"more than {MAX_GAP_S} s are missing in {session.path}: export each segment alone"
-                    )
+                    raise JournalError(f"more than {MAX_GAP_S} s are missing in {session.path}: export each segment alone")
             runs.append(_Run(row.seq, start, stop, at))
             anchors += [(int(stamps[start]), at), (int(stamps[stop - 1]), at + stop - start - 1)]
             end = at + stop - start
@@ -201,9 +194,7 @@ def _fill(session: Session, runs: list[_Run], total: int, layout: Layout, source
             continue
         samples = _samples(session, row, source)
         if row.seq == run.seq and samples.shape[1] != len(volts):
-            raise JournalError(
-                f"{session.path}, row {row.seq}: {samples.shape[1]} channels, the layout has {len(volts)}"
-            )
+            raise JournalError(f"{session.path}, row {row.seq}: {samples.shape[1]} channels, the layout has {len(volts)}")
         while run is not None and run.seq == row.seq:
             part = samples[run.start : run.stop]
             data[:, run.at : run.at + len(part)] = part.T * volts[:, np.newaxis]
@@ -226,9 +217,7 @@ def _info(layout: Layout) -> mne.Info:
         if kind == "eeg" and all(map(math.isfinite, position)) and any(position)
     }
     if known:
-        info.set_montage(
-            mne.channels.make_dig_montage(known, coord_frame="head"), on_missing="ignore", verbose="ERROR"
-        )
+        info.set_montage(mne.channels.make_dig_montage(known, coord_frame="head"), on_missing="ignore", verbose="ERROR")
     return info
 
 
@@ -236,12 +225,12 @@ def _channel_type(label: str) -> str:
     return _TYPES.get(label.lower().rstrip("0123456789+-_ "), "eeg")
 
 
-def _date(session: Session, first_stamp: int) -> datetime.datetime | None:
+def _date(session: Session, first_stamp: int) -> dt.datetime | None:
     opened = next(session.rows())
     wall_s = (opened.wall_ns + first_stamp - opened.t_ns) / NS_PER_S
     if not 0 < wall_s < 2**31:
         return None
-    return datetime.datetime.fromtimestamp(wall_s, datetime.UTC)
+    return dt.datetime.fromtimestamp(wall_s, dt.UTC)
 
 
 def _annotations(
@@ -262,10 +251,7 @@ def _annotations(
     if changes:
         edges = [0.0, *(at(change.t_ns) for change in changes), last_s]
         names = [changes[0].before, *(change.after for change in changes)]
-        found += [
-            (start, stop - start, f"TDCS/{name}")
-            for name, start, stop in zip(names, edges, edges[1:], strict=False)
-        ]
+        found += [(start, stop - start, f"TDCS/{name}") for name, start, stop in zip(names, edges, edges[1:], strict=False)]
     found.sort(key=lambda annotation: annotation[0])
     onsets, durations, texts = zip(*found, strict=True) if found else ((), (), ())
     return mne.Annotations(onsets, durations, texts)

@@ -83,9 +83,7 @@ class Session:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     # ---- what the session is
@@ -167,9 +165,7 @@ class Session:
         for row in self.rows():
             if row.kind in sf.OUTPUT_KINDS:
                 if head is None or row.cause != head.seq:
-                    raise JournalError(
-                        f"{self.path}, row {row.seq}: an output does not follow its cause, row {row.cause}"
-                    )
+                    raise JournalError(f"{self.path}, row {row.seq}: an output does not follow its cause, row {row.cause}")
                 outputs.append(self._output(row))
                 continue
             if head is not None and event is not None:
@@ -211,9 +207,7 @@ class Session:
         columns = self.columns
         widths = {part.values.shape[1] for part in parts} or {len(columns)}
         if widths != {len(columns)}:
-            raise JournalError(
-                f"{self.path} names {len(columns)} feature columns; its frames have {sorted(widths)}"
-            )
+            raise JournalError(f"{self.path} names {len(columns)} feature columns; its frames have {sorted(widths)}")
         empty = np.empty(0, np.int64)
         return FeatureTable(
             t_ns=np.concatenate([empty, *(part.t_ns for part in parts)]),
@@ -300,9 +294,7 @@ class Session:
         rows: list[LogRow] = []
         for row in self.rows(kinds=(kind,)):
             item = self.value(row)
-            if isinstance(item, struct) and (
-                message is None or isinstance(getattr(item, "message", None), message)
-            ):
+            if isinstance(item, struct) and (message is None or isinstance(getattr(item, "message", None), message)):
                 items.append(item)
                 rows.append(row)
         return Table(items, [row.seq for row in rows], [row.cause for row in rows])
@@ -336,6 +328,6 @@ class Session:
 
     def to_raw(self, source: Samples | None = None, segment: int | None = None) -> mne.io.RawArray:
         """The recorded EEG as an MNE object; see `loop.raw_export.to_raw`."""
-        from loop.raw_export import to_raw  # noqa: PLC0415
+        from loop.raw_export import to_raw
 
         return to_raw(self, source, segment)

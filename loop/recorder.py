@@ -20,7 +20,8 @@ from typing import Final
 
 import msgspec
 
-from devices.clock import NS_PER_S, Clock
+from devices.clock import Clock
+from devices.units import NS_PER_S
 from loop import session_file as sf
 from loop.events import Input, Output
 from loop.inline_recorder import InlineRecorder
@@ -157,8 +158,7 @@ class ProcessRecorder:
         if self._lost is None:
             if self._backlog > self._max_backlog:
                 self._lose(
-                    f"{self._backlog >> 10} KiB wait for the recording process; "
-                    f"at most {self._max_backlog >> 10} are allowed"
+                    f"{self._backlog >> 10} KiB wait for the recording process; at most {self._max_backlog >> 10} are allowed"
                 )
             elif self._lag_ns() > self._max_lag_ns:
                 self._lose(f"nothing has reached the disk for {self._lag_ns() / NS_PER_S:.1f} s")
@@ -311,10 +311,8 @@ class ProcessRecorder:
                 )
         except OSError as error:
             self._line.close()
-            raise JournalError(
-                f"cannot start the recording process {command[0]}: {error.strerror}"
-            ) from error
-        self._line.setblocking(False)
+            raise JournalError(f"cannot start the recording process {command[0]}: {error.strerror}") from error
+        self._line.settimeout(0.0)
         if self._process.stderr is not None:
             os.set_blocking(self._process.stderr.fileno(), False)
         message = msgspec.json.encode(order) + b"\n"

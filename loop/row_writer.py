@@ -73,9 +73,7 @@ def check_room(path: Path, min_free_bytes: int) -> None:
     except OSError as error:
         raise JournalError(f"cannot ask for the free space at {path.parent}: {error.strerror}") from error
     if free < min_free_bytes:
-        raise JournalError(
-            f"only {free >> 20} MiB are free at {path.parent}; the record needs {min_free_bytes >> 20} MiB"
-        )
+        raise JournalError(f"only {free >> 20} MiB are free at {path.parent}; the record needs {min_free_bytes >> 20} MiB")
 
 
 class RowWriter:
@@ -304,6 +302,9 @@ def serve(descriptor: int, make: Callable[[Order], RowWriter] = make_writer) -> 
     """Run the recording process on an inherited socket; returns its exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # A batch process that wakes up does not push the engine that woke it off its core.
+    with contextlib.suppress(OSError, AttributeError):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     with socket.socket(fileno=descriptor) as line:
         service = Service(line, make)
         signal.signal(signal.SIGTERM, lambda _number, _frame: service.end())

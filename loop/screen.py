@@ -11,7 +11,7 @@ from typing import Final, Literal, TextIO
 import msgspec
 
 from devices import link
-from devices.clock import NS_PER_S
+from devices.units import NS_PER_S
 from loop.events import Decision, Device, Features, Finished, GateChange, Incident, Input, MarkerOut, Outcome, Output, Setup
 
 Style = Literal["text", "json", "quiet"]

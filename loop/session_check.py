@@ -82,11 +82,7 @@ class _Walk:
         if (row.kind == sf.OPENED) != (row.seq == 0):
             return "is not where a session opens"
         if row.kind in sf.OUTPUT_KINDS:
-            return (
-                ""
-                if row.cause == self.cause
-                else f"has the cause {row.cause}; the input before it is {self.cause}"
-            )
+            return "" if row.cause == self.cause else f"has the cause {row.cause}; the input before it is {self.cause}"
         return "" if row.cause is None else "has a cause, which only outputs have"
 
     def report(
@@ -148,9 +144,7 @@ def _check_rest(log: LogFile, meta: sf.SessionMeta, walk: _Walk) -> CheckReport:
     if walk.rows == 0:
         return walk.report(problem="the log has no rows", seq=0)
     if log.meta_pairs.get("config_sha256") != meta.config_sha256:
-        return walk.report(
-            problem="the hash of the configuration in table meta is not that of its text", column="meta"
-        )
+        return walk.report(problem="the hash of the configuration in table meta is not that of its text", column="meta")
     present = log.schema()
     expected = sf.TABLES | sf.VIEWS
     for name, sql in expected.items():

@@ -126,15 +126,11 @@ def frame(row: LogRow) -> bytes:
     name = kind.encode()
     size = -1 if data is None else len(data)
     if len(body) > MAX_ROW_BYTES or size > MAX_ROW_BYTES:
-        raise JournalError(
-            f"a row of kind {kind} has {max(len(body), size)} bytes; at most {MAX_ROW_BYTES} are allowed"
-        )
+        raise JournalError(f"a row of kind {kind} has {max(len(body), size)} bytes; at most {MAX_ROW_BYTES} are allowed")
     try:
         header = _HEADER.pack(seq, t_ns, wall_ns, -1 if cause is None else cause, len(name), len(body), size)
     except struct.error as error:
-        raise JournalError(
-            f"a row of kind {kind} holds a number that does not fit 64 bits: {error}"
-        ) from error
+        raise JournalError(f"a row of kind {kind} holds a number that does not fit 64 bits: {error}") from error
     return b"".join((header, name, body)) if data is None else b"".join((header, name, body, data))
 
 
@@ -314,12 +310,8 @@ VIEWS: Final[dict[str, str]] = {
         | {"error_index": "index"}
         | _same("surprise", "expected", "excess", "evidence", "invalid", "reason", "features"),
     ),
-    "decisions": _view(
-        "decisions", "decision", _same("decision", "wanted", "evidence", "reason", "outcomes")
-    ),
-    "gates": _view(
-        "gates", "gate", {"before_state": "before", "after_state": "after", **_same("decision", "reason")}
-    ),
+    "decisions": _view("decisions", "decision", _same("decision", "wanted", "evidence", "reason", "outcomes")),
+    "gates": _view("gates", "gate", {"before_state": "before", "after_state": "after", **_same("decision", "reason")}),
     "incidents": _view("incidents", "incident", _same("name", "detail", "answer")),
     "commands": _view(
         "commands",

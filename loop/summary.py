@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from devices import link
-from devices.clock import NS_PER_S
+from devices.units import NS_PER_S
 from loop import config as configuration
 from loop.events import Finished, GateChange, Outcome
 from loop.gate import Phase

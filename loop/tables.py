@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 import msgspec
 import numpy as np
@@ -101,9 +101,7 @@ class FeatureTable:
         """
         pandas = _pandas()
         frame = pandas.DataFrame(self.values, columns=list(self.columns))
-        for position, (name, values) in enumerate(
-            (("t_ns", self.t_ns), ("sample", self.sample), ("flags", self.flags))
-        ):
+        for position, (name, values) in enumerate((("t_ns", self.t_ns), ("sample", self.sample), ("flags", self.flags))):
             frame.insert(position, name, values, allow_duplicates=True)
         return frame
 
@@ -121,7 +119,7 @@ def _flat(item: msgspec.Struct) -> dict[str, Any]:
 
 def _pandas() -> ModuleType:
     try:
-        import pandas  # noqa: PLC0415
+        import pandas as pd
     except ImportError as error:
         raise JournalError("data frames need pandas: install cereloop[frames]") from error
-    return pandas
+    return cast("ModuleType", pd)

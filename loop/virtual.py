@@ -11,10 +11,11 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
 from devices import link
-from devices.clock import NS_PER_MS, NS_PER_S, VirtualClock
+from devices.clock import VirtualClock
 from devices.guard_core import GuardCore, guard_core
 from devices.mock.stimulator import StimulatorModel
 from devices.reference import InProcessWire, ReferenceStimulator
+from devices.units import NS_PER_MS, NS_PER_S
 from loop.config import Config, guard_settings
 from loop.engine import TICK_NS, Engine
 from loop.events import (

@@ -1,4 +1,4 @@
-"""A mock EEG amplifier: sends any blocks of samples as an LSL stream, at their true rate, with a marker stream beside it."""
+"""A mock EEG amplifier: any blocks of samples as an LSL stream at their true rate, with a marker stream."""
 
 from __future__ import annotations
 
@@ -21,13 +21,19 @@ Int64s = npt.NDArray[np.int64]
 Samples = npt.NDArray[Any]
 
 MARKER_STREAM: Final = "cereloop-markers"
-_FORMATS: Final = {"float32": "float32", "float64": "double64", "int64": "int64", "int32": "int32", "int16": "int16"}
+_FORMATS: Final = {
+    "float32": "float32",
+    "float64": "double64",
+    "int64": "int64",
+    "int32": "int32",
+    "int16": "int16",
+}
 _LINGER_S: Final = 0.5
 _LOOK_S: Final = 0.2
 
 
 class Block(Protocol):
-    """Consecutive samples; `stamps_ns` (n,) count from the first sample of all, `samples` are (n, n_channels)."""
+    """Consecutive samples (n, n_channels); their stamps (n,) count from the first sample of all."""
 
     @property
     def stamps_ns(self) -> Int64s:
@@ -48,8 +54,8 @@ class Block(Protocol):
 class Amplifier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the stream says of itself.
 
-    `units` are spelt as in the XDF meta-data (``microvolts``); `positions_m` are head coordinates in metres or empty. The
-    description marks the stream as simulated, so that it never drives real hardware (I30).
+    `units` are spelt as in the XDF meta-data (``microvolts``); `positions_m` are head coordinates in metres
+    or empty. The description marks the stream as simulated, so that it never drives real hardware (I30).
     """
 
     labels: tuple[str, ...]
@@ -73,7 +79,9 @@ class _Part:
         self.markers = markers
 
 
-def patient_blocks(patient: Patient, current_ua: Callable[[], float], chunk_s: float = 0.02) -> Iterator[Block]:
+def patient_blocks(
+    patient: Patient, current_ua: Callable[[], float], chunk_s: float = 0.02
+) -> Iterator[Block]:
     """Blocks of a simulated patient, each made when it is asked for, under the current that flows then.
 
     Parameters
@@ -166,9 +174,10 @@ def stream(
 ) -> int:
     """Send blocks as an LSL stream in real time, until they end or `stop` is set.
 
-    A sample is sent when it is due: chunk by chunk, each after its last sample's time has come, with the time of every
-    sample stated. After a delay what is due is sent at once, as an amplifier's driver would. Gaps in the stamps stay gaps.
-    Stamps that start anew, as in a recording played again, go on one period after the last.
+    A sample is sent when it is due: chunk by chunk, each after its last sample's time has come, with the time
+    of every sample stated. After a delay what is due is sent at once, as an amplifier's driver would. Gaps in
+    the stamps stay gaps. Stamps that start anew, as in a recording played again, go on one period after the
+    last.
 
     Parameters
     ----------
@@ -204,7 +213,11 @@ def stream(
         if wait_for_consumers_s is not None:
             give_up_s = pylsl.local_clock() + wait_for_consumers_s
             # In short looks, because a signal is only seen between two of them.
-            while not stop.is_set() and pylsl.local_clock() < give_up_s and not outlet.wait_for_consumers(_LOOK_S):
+            while (
+                not stop.is_set()
+                and pylsl.local_clock() < give_up_s
+                and not outlet.wait_for_consumers(_LOOK_S)
+            ):
                 pass
         sent = _send(pylsl, outlet, marker_outlet, blocks, amplifier, chunk_s, stop, on_progress)
         # What was pushed last is still on its way in liblsl's own thread.
@@ -229,7 +242,9 @@ def _send(
     for block in blocks:
         samples = np.asarray(block.samples, dtype=amplifier.dtype)
         if samples.ndim != 2 or samples.shape[1] != len(amplifier.labels):
-            raise ValueError(f"a block of shape {samples.shape} does not fit {len(amplifier.labels)} channels")
+            raise ValueError(
+                f"a block of shape {samples.shape} does not fit {len(amplifier.labels)} channels"
+            )
         if int(block.stamps_ns[0]) + lap_ns <= last_ns:
             lap_ns = last_ns + period_ns - int(block.stamps_ns[0])
         stamps_s = zero_s + (block.stamps_ns + lap_ns) * 1e-9

@@ -47,11 +47,15 @@ class ElectrodeState(msgspec.Struct, frozen=True, gc=False):
 
 
 class Contact(msgspec.Struct, frozen=True, gc=False):
-    """What a fault does to the contact: more ohms in the lead, a factor on the skin, a factor on the bulk."""
+    """What a fault does to the contact.
+
+    More ohms in the lead, a factor on the skin, and a direct path of so many ohms (None: there is none) that
+    leaves skin and polarisation without current.
+    """
 
     lead_ohm: float = 0.0
     skin_scale: float = 1.0
-    bulk_scale: float = 1.0
+    direct_ohm: float | None = None
 
 
 SOUND: Final = Contact()
@@ -122,8 +126,10 @@ def step(
     voltage_v : float
         Voltage across the pair at the end of the step, V.
     """
+    if contact.direct_ohm is not None:
+        return _direct(state, contact.direct_ohm + contact.lead_ohm, demand_ua, compliance_v, dt_s)
     skin = skin_ohm(parameters, state.charge_uc, t_s) * contact.skin_scale
-    series = parameters.bulk_ohm * contact.bulk_scale + contact.lead_ohm
+    series = parameters.bulk_ohm + contact.lead_ohm
     keep = math.exp(-dt_s / (skin * parameters.interface_uf * 1e-6))
     polarisation = state.polarisation_v * math.exp(-dt_s / parameters.polarisation_tau_s)
     held = polarisation + state.interface_v * keep
@@ -140,3 +146,12 @@ def step(
         wanted = parameters.polarisation_v * current / (size + parameters.polarisation_half_ua)
         polarisation += wanted * dt_s / parameters.polarisation_tau_s
     return ElectrodeState(state.charge_uc + size * dt_s, interface, polarisation), current, voltage
+
+
+def _direct(
+    state: ElectrodeState, ohm: float, demand_ua: float, compliance_v: float, dt_s: float
+) -> tuple[ElectrodeState, float, float]:
+    """One step with the electrodes joined: a resistor, over which interface and polarisation discharge."""
+    limit = compliance_v / ohm / _UA
+    current = max(-limit, min(limit, demand_ua))
+    return ElectrodeState(state.charge_uc + abs(current) * dt_s), current, current * _UA * ohm

@@ -161,7 +161,8 @@ FAULTS: Final[dict[str, FaultSpec]] = {
             part="contact",
             row="F40",
             answer=_S1,
-            effect="the electrodes touch: about 200 ohm between them",
+            effect="the electrodes or their leads touch",
+            parameters=(Parameter("ohm", "ohm", 60.0, 1.0, 300.0),),
         ),
         FaultSpec(
             name="bridge",
@@ -289,7 +290,7 @@ class ActiveFaults:
 
     def contact(self, k: int) -> Contact:
         """The contact at grid index `k`."""
-        lead, skin, bulk = SOUND.lead_ohm, SOUND.skin_scale, SOUND.bulk_scale
+        lead, skin, direct = SOUND.lead_ohm, SOUND.skin_scale, SOUND.direct_ohm
         for name, (since, values) in self._since.items():
             over_ms = values.get("over_s", 0.0) * 1000.0
             share = 1.0 if over_ms <= 0.0 else min(1.0, (k - since) / over_ms)
@@ -300,6 +301,5 @@ class ActiveFaults:
             elif name == "bridge":
                 skin *= 0.01**share
             elif name == "short":
-                skin *= 0.001
-                bulk *= 0.5
-        return Contact(lead, skin, bulk)
+                direct = values["ohm"]
+        return Contact(lead, skin, direct)

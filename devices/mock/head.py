@@ -5,8 +5,9 @@ The potential of a radial dipole at the surface of a homogeneous conducting sphe
     V = q / (4 pi sigma R^2) * [2 (cos g - f) / d^3 + (1 / d - 1) / f],    d^2 = 1 + f^2 - 2 f cos g,
 
 with f the dipole's eccentricity and g the angle between dipole and electrode; it sums the Legendre series
-(2 n + 1) f^(n-1) P_n(cos g). Skull and scalp are brought in by moving the dipole inwards, to 0.6 of its eccentricity (Ary,
-Klein & Fender 1981): 10 nAm in the cerebellum then give 1 to 2 microvolts against the average, as in three shells.
+(2 n + 1) f^(n-1) P_n(cos g). Skull and scalp are brought in by moving the dipole inwards, to 0.6 of its
+eccentricity (Ary, Klein & Fender 1981): 10 nAm in the cerebellum then give 1 to 2 microvolts against the
+average, as in three shells.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def electrode_directions(labels: Sequence[str]) -> Float64s:
     unknown = [label for label, where in zip(labels, found, strict=True) if where is None]
     if unknown:
         raise ValueError(f"no places of the 10-05 system: {', '.join(unknown)}")
-    return np.array(found, dtype=np.float64)
+    return np.asarray(found, dtype=np.float64)
 
 
 def electrode_positions_m(labels: Sequence[str]) -> tuple[Point, ...]:
@@ -69,7 +70,7 @@ def electrode_positions_m(labels: Sequence[str]) -> tuple[Point, ...]:
 
 def from_mni(point_mm: Point) -> Float64s:
     """Point (3,) of MNI space in units of the sphere's radius, from its centre."""
-    return (np.array(point_mm) - np.array(_CENTRE_MNI_MM)) * (1e-3 / RADIUS_M)
+    return np.asarray((np.array(point_mm) - np.array(_CENTRE_MNI_MM)) * (1e-3 / RADIUS_M), dtype=np.float64)
 
 
 def radial_dipole(directions: Float64s, source: Float64s) -> Float64s:
@@ -80,7 +81,8 @@ def radial_dipole(directions: Float64s, source: Float64s) -> Float64s:
     directions : ndarray (n, 3)
         Unit vectors to the electrodes.
     source : ndarray (3,)
-        Place of the dipole in units of the radius, inside the sphere and not at its centre; its moment points outwards.
+        Place of the dipole in units of the radius, inside the sphere and not at its centre; its moment points
+        outwards.
 
     Returns
     -------
@@ -97,7 +99,8 @@ def radial_dipole(directions: Float64s, source: Float64s) -> Float64s:
 
 
 def fading(directions: Float64s, towards: Float64s, reach_m: float) -> Float64s:
-    """Share (n,) of something at the scalp that fades as exp(-distance / reach) from the point in direction `towards`.
+    """Share (n,) of something at the scalp that fades as exp(-distance / reach) from the point in direction
+    `towards`.
 
     1 at the nearest electrode, so that its size can be given where it is worst.
     """

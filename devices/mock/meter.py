@@ -27,8 +27,8 @@ from typing import Final
 
 import msgspec
 
-from devices.clock import NS_PER_MS, NS_PER_S
 from devices.refproto import ZERO_UA
+from devices.units import NS_PER_MS, NS_PER_S
 
 MAGIC: Final = b"CLMETER1"
 SAMPLE: Final = 1

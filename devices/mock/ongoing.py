@@ -1,4 +1,5 @@
-"""What a head gives off without being asked: background rhythm, alpha, muscle, blinks, mains and sensor noise.
+"""What a head gives off without being asked: background rhythm, alpha, muscle, blinks, mains and sensor
+noise.
 
 Made in blocks of fixed length from random streams of their own, so that how it is read cannot change it.
 """
@@ -31,14 +32,19 @@ _BLINKS_MIN: Final = 12.0
 _EYES: Final = (0.0, 1.0, -0.25)
 
 
+def unit_power(sos: Float64s) -> Float64s:
+    """The same sections, scaled so that white noise of power 1 comes out with power 1."""
+    _, response = signal.sosfreqz(sos, worN=1 << 15)
+    scaled = np.array(sos, dtype=np.float64)
+    scaled[0, :3] /= math.sqrt(float(np.mean(np.abs(response) ** 2)))
+    return scaled
+
+
 class Filter:
-    """A recursive filter with memory for noise of unit power."""
+    """A recursive filter with memory, over the last axis of arrays of a given shape before it."""
 
     def __init__(self, sos: Float64s, shape: tuple[int, ...]) -> None:
-        self._sos = sos.copy()
-        _, response = signal.sosfreqz(sos, worN=1 << 15)
-        # White noise of power 1 comes out with the mean of |H|^2.
-        self._sos[0, :3] /= math.sqrt(float(np.mean(np.abs(response) ** 2)))
+        self._sos = sos
         self._state = np.zeros((len(sos), *shape, 2))
 
     def __call__(self, white: Float64s) -> Float64s:
@@ -48,13 +54,13 @@ class Filter:
 
 
 def band(low_hz: float, high_hz: float, sfreq_hz: float) -> Float64s:
-    """Second-order sections of a Butterworth band-pass; its upper edge stays below the Nyquist frequency."""
+    """Sections of a Butterworth band-pass of unit power; its upper edge stays below the Nyquist frequency."""
     high_hz = min(high_hz, 0.45 * sfreq_hz)
-    return np.asarray(signal.butter(2, (low_hz, high_hz), "bandpass", fs=sfreq_hz, output="sos"))
+    return unit_power(np.asarray(signal.butter(2, (low_hz, high_hz), "bandpass", fs=sfreq_hz, output="sos")))
 
 
 def sloped(exponent: float, sfreq_hz: float) -> Float64s:
-    """First-order sections whose power falls as f^-exponent, by poles and zeros an even distance apart in log frequency."""
+    """First-order sections whose power falls as f^-exponent: poles and zeros evenly spaced in log frequency."""
     top_hz = 0.45 * sfreq_hz
     n = math.ceil(math.log2(top_hz / _SLOWEST_HZ) / 2.0)
     ratio = (top_hz / _SLOWEST_HZ) ** (1.0 / n)
@@ -64,7 +70,7 @@ def sloped(exponent: float, sfreq_hz: float) -> Float64s:
         zero_hz = pole_hz * ratio ** (exponent / 2.0)
         pole, zero = (math.exp(-2.0 * math.pi * f / sfreq_hz) for f in (pole_hz, zero_hz))
         sections.append([1.0, -zero, 0.0, 1.0, -pole, 0.0])
-    return np.array(sections)
+    return unit_power(np.array(sections))
 
 
 def gaussian(t_s: Float64s, centre_s: float, sd_s: float) -> Float64s:
@@ -74,17 +80,14 @@ def gaussian(t_s: Float64s, centre_s: float, sd_s: float) -> Float64s:
 
 def unit_peak(values: Float64s) -> Float64s:
     """Scaled so that the largest is 1."""
-    return values / values.max()
+    return np.asarray(values / values.max(), dtype=np.float64)
 
 
 def muscle_topographies(directions: Float64s) -> Float64s:
-    """Shares (n, 3) of neck muscle left, right and in the middle; it lies outside the sphere and fades with distance."""
+    """Shares (n, 3) of neck muscle left, right and middle; it lies outside the sphere and just fades."""
     centre_mm = np.array(head.CENTRE_M) * 1e3
     return np.stack(
-        [
-            head.fading(directions, np.array(place) - centre_mm, _MUSCLE_REACH_M)
-            for place in _MUSCLE_HEAD_MM
-        ],
+        [head.fading(directions, np.array(place) - centre_mm, _MUSCLE_REACH_M) for place in _MUSCLE_HEAD_MM],
         axis=1,
     )
 
@@ -92,8 +95,8 @@ def muscle_topographies(directions: Float64s) -> Float64s:
 class Ongoing(NamedTuple):
     """One block; `eeg` is (n, n_channels) in microvolts, the rest (n,) in units of their own.
 
-    `blink` is part of `eeg` already and given again because current changes its gain; `heart`, `breath` and `contact` only
-    show where current flows.
+    `blink` is part of `eeg` already and given again because current changes its gain; `heart`, `breath` and
+    `contact` only show where current flows.
     """
 
     eeg: Float64s
@@ -118,7 +121,9 @@ class Generator:
         fs = settings.sfreq_hz
         self._fs = fs
         self._n = round(BLOCK_S * fs)
-        self._rng = np.random.default_rng([settings.seed, 2])
+        # A stream of random numbers for each part, so that leaving one out leaves the others as they are.
+        parts = ("plan", "brain", "own", "alpha", "muscle", "contact", "sensor")
+        self._rng = {part: np.random.default_rng([settings.seed, 2, k]) for k, part in enumerate(parts)}
         directions = head.electrode_directions(settings.labels)
         self.blink_topography = head.fading(directions, np.array(_EYES), 0.04)
         self._settings = settings
@@ -131,11 +136,12 @@ class Generator:
         self._slope = Filter(sloped(1.3, fs), (_N_DIPOLES,))
         self._pink = Filter(sloped(1.0, fs), (2,))
         self._alpha = Filter(band(9.0, 11.0, fs), ())
-        self._waxing = Filter(np.asarray(signal.butter(1, 0.05, fs=fs, output="sos")), ())
+        self._waxing = Filter(unit_power(np.asarray(signal.butter(1, 0.05, fs=fs, output="sos"))), ())
         self._muscular = Filter(band(*_MUSCLE_HZ, fs), (3,))
         n_channels = len(settings.labels)
-        phase = self._rng.uniform(0.0, 2.0 * math.pi, n_channels)
-        size = settings.line_uv * math.sqrt(2.0) * self._rng.uniform(0.5, 1.5, n_channels)
+        plan = self._rng["plan"]
+        phase = plan.uniform(0.0, 2.0 * math.pi, n_channels)
+        size = settings.line_uv * math.sqrt(2.0) * plan.uniform(0.5, 1.5, n_channels)
         self._line = np.stack([size * np.cos(phase), size * np.sin(phase)])
         self._blinks, self._bursts, self._beats = self._episodes(settings.duration_s + 60.0)
         self._first = 0
@@ -143,20 +149,23 @@ class Generator:
             self._noise()
 
     def _dipoles(self, directions: Float64s, total_uv: float) -> Float64s:
-        """Topographies (60, n_channels) of dipoles strewn over the brain, together `total_uv` at the mean electrode."""
-        out = []
+        """Topographies (60, n_channels) of dipoles all over the brain, together `total_uv` on average."""
+        out: list[Float64s] = []
+        rng = self._rng["plan"]
         while len(out) < _N_DIPOLES:
-            place = self._rng.uniform(-0.85, 0.85, 3)
+            place = rng.uniform(-0.85, 0.85, 3)
             if 0.45 < float(np.linalg.norm(place)) < 0.85 and place[2] > -0.3:
-                sign = -1.0 if self._rng.random() < 0.5 else 1.0
+                sign = -1.0 if rng.random() < 0.5 else 1.0
                 out.append(sign * head.radial_dipole(directions, place))
         table = np.stack(out)
         return np.asarray(table * (total_uv / math.sqrt(float(np.mean(np.sum(table**2, axis=0))))))
 
     def _episodes(self, duration_s: float) -> tuple[Float64s, Float64s, Float64s]:
-        """Times of blinks; (start, length, gain, which) of muscle bursts; times of heartbeats; all in seconds."""
-        rng = self._rng
-        blinks = np.cumsum(rng.gamma(4.0, 60.0 / _BLINKS_MIN / 4.0, int(duration_s / 60.0 * _BLINKS_MIN * 1.5) + 8))
+        """Times of blinks; (start, length, gain, which) of muscle bursts; times of heartbeats; in seconds."""
+        rng = self._rng["plan"]
+        blinks = np.cumsum(
+            rng.gamma(4.0, 60.0 / _BLINKS_MIN / 4.0, int(duration_s / 60.0 * _BLINKS_MIN * 1.5) + 8)
+        )
         n = int(duration_s / 60.0 * _BURSTS_MIN * 1.5) + 8
         bursts = np.stack(
             [
@@ -170,14 +179,25 @@ class Generator:
         beats = np.cumsum(rng.normal(0.86, 0.04, int(duration_s / 0.8) + 8))
         return blinks, bursts, beats
 
-    def _noise(self) -> tuple[Float64s, Float64s, Float64s, Float64s, Float64s]:
-        n, rng = self._n, self._rng
-        brain = self._slope(rng.standard_normal((_N_DIPOLES, n)))
-        own = self._pink(rng.standard_normal((2, n)))
-        alpha = self._alpha(rng.standard_normal(n))
-        waxing = self._waxing(rng.standard_normal(n))
-        muscle = self._muscular(rng.standard_normal((3, n)))
-        return brain, own, alpha * np.exp(0.5 * waxing - 0.25), muscle, rng.standard_normal(n)
+    def _noise(self) -> tuple[Float64s, Float64s, Float64s]:
+        """EEG (n, n_channels) that is noise, muscle (3, n) before its bursts, and contact noise (n,).
+
+        What has no size is not made; it costs most of the time.
+        """
+        n, rng, s = self._n, self._rng, self._settings
+        eeg = self._pink(rng["own"].standard_normal((2, n))).T @ self._own
+        if s.background_uv > 0.0:
+            eeg += self._slope(rng["brain"].standard_normal((_N_DIPOLES, n))).T @ self._brain
+        if s.alpha_uv > 0.0:
+            alpha = self._alpha(rng["alpha"].standard_normal(n))
+            waxing = self._waxing(rng["alpha"].standard_normal(n))
+            eeg += (alpha * np.exp(0.5 * waxing - 0.25))[:, None] * self._visual
+        if s.sensor_uv > 0.0:
+            eeg += s.sensor_uv * rng["sensor"].standard_normal(eeg.shape)
+        muscle = np.zeros((3, n))
+        if s.muscle_uv > 0.0:
+            muscle = self._muscular(rng["muscle"].standard_normal((3, n)))
+        return eeg, muscle, rng["contact"].standard_normal(n)
 
     def _pulses(self, times_s: Float64s, shape_s: float, lead_s: float) -> Float64s:
         """Bells of height 1 and standard deviation `shape_s` at `times_s`, over the present block."""
@@ -195,20 +215,16 @@ class Generator:
     def next(self) -> Ongoing:
         """The next block."""
         n, fs = self._n, self._fs
-        brain, own, alpha, muscle, contact = self._noise()
+        eeg, muscle, contact = self._noise()
         t_s = (self._first + np.arange(n)) / fs
         for start_s, length_s, gain, which in self._bursts:
             if start_s < t_s[-1] and start_s + length_s > t_s[0]:
                 muscle[int(which), (t_s >= start_s) & (t_s < start_s + length_s)] *= gain
         blink = self._settings.blink_uv * self._pulses(self._blinks, 0.07, 0.0)
         turn = 2.0 * math.pi * self._settings.line_hz * t_s
-        eeg = brain.T @ self._brain
-        eeg += own.T @ self._own
-        eeg += alpha[:, None] * self._visual
         eeg += muscle.T @ self._muscle
         eeg += blink[:, None] * self.blink_topography
         eeg += np.stack([np.sin(turn), np.cos(turn)], axis=1) @ self._line
-        eeg += self._settings.sensor_uv * self._rng.standard_normal(eeg.shape)
         heart = self._pulses(self._beats, 0.03, 0.0) - 0.4 * self._pulses(self._beats, 0.08, 0.25)
         breath = np.sin(2.0 * math.pi * 0.25 * t_s)
         self._first += n

@@ -19,7 +19,8 @@ _PAUSE_S: Final = (4.0, 6.0)
 
 TRIALS: Final[dict[BlockName, int]] = {"I": 80, "A": 40, "P": 80, "V": 40}
 
-# Probability of a noxious outcome after each cue; of the others in P and I half are innocuous and half omitted.
+# Probability of a noxious outcome after each cue; of the others in P and I half are innocuous and half
+# omitted.
 _ACQUIRED: Final = {"H": 1.0, "L": 0.0}
 _PROBABILISTIC: Final = {"H": 0.75, "L": 0.25, "N": 0.5}
 _REVERSED: Final = {"H": 0.0, "L": 1.0}
@@ -31,8 +32,9 @@ _STATED_LEVELS: Final = (0.6, 1.0)
 class Trial:
     """One trial; times in samples from the start of the session.
 
-    `level` is the strength of a noxious outcome here, 1 being the calibrated one; `told` is the expectation that the cue
-    states, None where it must be learned. `rated` is when the rating is given, None on trials without one.
+    `level` is the strength of a noxious outcome here, 1 being the calibrated one; `told` is the expectation
+    that the cue states, None where it must be learned. `rated` is when the rating is given, None on trials
+    without one.
     """
 
     number: int
@@ -50,7 +52,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Timetable:
-    """All trials in order, and the markers that do not depend on what the participant does: (sample, text)."""
+    """All trials in order, and the markers (sample, text) that do not depend on what the participant does."""
 
     trials: tuple[Trial, ...]
     markers: tuple[tuple[int, str], ...]
@@ -59,8 +61,7 @@ class Timetable:
 def _outcomes(n: int, probability: float, fills: tuple[Outcome, ...]) -> list[Outcome]:
     """Exactly the stated share of noxious outcomes; the rest takes turns."""
     noxious = round(n * probability)
-    rest = [fills[i % len(fills)] for i in range(n - noxious)]
-    return ["NOX"] * noxious + rest
+    return ["NOX" if i < noxious else fills[(i - noxious) % len(fills)] for i in range(n)]
 
 
 def _plan(block: BlockName, rng: np.random.Generator) -> list[tuple[str, Outcome, float, float | None]]:

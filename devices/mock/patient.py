@@ -1,28 +1,32 @@
 """A simulated participant: a brain that expects, errs and learns, and that the current changes.
 
-The samples are what an amplifier would give; what is true behind them is kept apart in `Patient.truth`. Assumptions, and how
-well each is founded (E established, S single study or contested, A assumed):
+The samples are what an amplifier would give; what is true behind them is kept apart in `Patient.truth`.
+Assumptions, and how well each is founded (E established, S single study or contested, A assumed):
 
-- Head: one sphere, radial sources, electrodes on the 10-05 grid; see `head` (E as an approximation, A that folding is none).
-- Prediction-error sources in Crus I, right 1, left 0.6; beta 14-30 Hz around 0.16 s (sd 0.06) and theta 5.5 Hz around 0.28 s
-  (sd 0.09) after the outcome, size `pe_amplitude_nam` times |PE| (S that beta and theta carry omission responses; A shape
-  and size: nobody has measured it. 8 nAm give about 1.4 microvolts at |PE| = 1).
-- Belief v for each cue: v += alpha (u - v) + N(0, 0.12), u = 1 after the calibrated noxious stimulus and 0 otherwise, start
-  0.5; |PE| = g |u - v| + p. The noise stands for what markers cannot know (A).
-- Groups: HC alpha .25+-.08, p .03+-.03, g 1+-.15; CC .22+-.08, .06+-.05, 1.1+-.2, vertex potential x 1.3, muscle x 1.5;
-  FM .08+-.04, .15+-.08, 1.15+-.2, pain x 1.3, alpha rhythm x 0.8 (S direction, A every number).
-- Current: i is the cathodal current in units of 2 mA. A fast effect follows with 5 s, a slow one with 300 s while current
-  flows and back with 1800 s (S: short stimulation leaves no after-effect, minutes do). |PE| is multiplied by 1 - effect, the
-  learning rate by 1 + effect, effect = .10 fast + .25 slow, times 1 + .6 N (A). The sign is a hypothesis: ``paper`` (cathodal
-  lowers the error), ``reversed`` (as in the only pain data, Bocci 2015) or ``null``.
-- Artefact: offset of `pad_offset_mv_per_ma` beside the pad, fading over 35 mm to a tenth, plus a tenth more that creeps in
-  over 30 s; heartbeat 15 and breathing 20 microvolts per mA, contact noise 2, blinks 10 % larger per mA (S existence: Gebodh
-  2019, Noury 2016; A sizes). Beyond `rail_uv` the amplifier is saturated.
-- Vertex potential (9 u + 2 |PE|) microvolts at 210 and 360 ms, visual potential 6 microvolts at the cue (E existence, A size).
-- Sensory and anticipatory activity of the same cerebellar sources, and a startle of the neck muscles 60-180 ms after noxious
-  stimuli that grows with |PE|: made to mislead (A).
-- Background f^-1.3 at 8 microvolts, alpha 8, muscle 3 at the worst site with four bursts a minute, 12 blinks a minute, mains
-  1.5, sensor 0.6 (E existence, A sizes).
+- Head: one sphere, radial sources, electrodes on the 10-05 grid; see `head` (E as an approximation, A that
+  folding is none).
+- Prediction-error sources in Crus I, right 1, left 0.6; beta 14-30 Hz around 0.16 s (sd 0.06) and theta 5.5
+  Hz around 0.28 s (sd 0.09) after the outcome, size `pe_amplitude_nam` times |PE| (S that beta and theta
+  carry omission responses; A shape and size: nobody has measured it. 8 nAm give about 1.4 microvolts at |PE|
+  = 1).
+- Belief v for each cue: v += alpha (u - v) + N(0, 0.12), u = 1 after the calibrated noxious stimulus and 0
+  otherwise, start 0.5; |PE| = g |u - v| + p. The noise stands for what markers cannot know (A).
+- Groups: HC alpha .25+-.08, p .03+-.03, g 1+-.15; CC .22+-.08, .06+-.05, 1.1+-.2, vertex potential x 1.3,
+  muscle x 1.5; FM .08+-.04, .15+-.08, 1.15+-.2, pain x 1.3, alpha rhythm x 0.8 (S direction, A every number).
+- Current: i is the cathodal current in units of 2 mA. A fast effect follows with 5 s, a slow one with 300 s
+  while current flows and back with 1800 s (S: short stimulation leaves no after-effect, minutes do). |PE| is
+  multiplied by 1 - effect, the learning rate by 1 + effect, effect = .10 fast + .25 slow, times 1 + .6 N (A).
+  The sign is a hypothesis: ``paper`` (cathodal lowers the error), ``reversed`` (as in the only pain data,
+  Bocci 2015) or ``null``.
+- Artefact: offset of `pad_offset_mv_per_ma` beside the pad, fading over 35 mm to a tenth, plus a tenth more
+  that creeps in over 30 s; heartbeat 15 and breathing 20 microvolts per mA, contact noise 2, blinks 10 %
+  larger per mA (S existence: Gebodh 2019, Noury 2016; A sizes). Beyond `rail_uv` the amplifier is saturated.
+- Vertex potential (9 u + 2 |PE|) microvolts at 210 and 360 ms, visual potential 6 microvolts at the cue (E
+  existence, A size).
+- Sensory and anticipatory activity of the same cerebellar sources, and a startle of the neck muscles 60-180
+  ms after noxious stimuli that grows with |PE|: made to mislead (A).
+- Background f^-1.3 at 8 microvolts, alpha 8, muscle 3 at the worst site with four bursts a minute, 12 blinks
+  a minute, mains 1.5, sensor 0.6 (E existence, A sizes).
 - The converter rounds to 1/32 microvolt, so that the last bits of the arithmetic never show.
 """
 
@@ -60,9 +64,10 @@ _CREEP: Final = 0.1
 class PatientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who is simulated, and what is recorded.
 
-    `pe_amplitude_nam` is the size of the prediction-error sources in nAm at |PE| = 1 (0: there are none); `sensory_nam`,
-    `anticipation_nam` and `startle` size what could be mistaken for them. `pad_label` is where the electrode over the target
-    lies; the other one is far away. `blocks` follow each other in turn after `rest_s` of rest.
+    `pe_amplitude_nam` is the size of the prediction-error sources in nAm at |PE| = 1 (0: there are none);
+    `sensory_nam`, `anticipation_nam` and `startle` size what could be mistaken for them. `pad_label` is where
+    the electrode over the target lies; the other one is far away. `blocks` follow each other in turn after
+    `rest_s` of rest.
     """
 
     seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 0
@@ -115,7 +120,8 @@ _GROUPS: Final[dict[Group, _Traits]] = {
 class TrialTruth:
     """What was true in one trial; nothing of it can be read from the samples alone.
 
-    `delta` is u - v, `pe` the size of the error after the current's `effect` on it, `expected` the belief v before.
+    `delta` is u - v, `pe` the size of the error after the current's `effect` on it, `expected` the belief v
+    before.
     """
 
     number: int
@@ -135,7 +141,8 @@ class TrialTruth:
 class Patient:
     """A head that gives samples when time is let pass.
 
-    The samples depend on the settings and on the current at each sample, never on how many are asked for at once.
+    The samples depend on the settings and on the current at each sample, never on how many are asked for at
+    once.
 
     Parameters
     ----------
@@ -222,15 +229,15 @@ class Patient:
         )
         self._vertex = unit_peak(head.radial_dipole(directions, head.from_mni(head.MIDCINGULATE)))
         self._visual = unit_peak(head.radial_dipole(directions, head.from_mni(head.VISUAL)))
-        self._neck = s.muscle_uv * self._traits.muscle * s.startle * muscle_topographies(directions).max(axis=1)
+        self._neck = (
+            s.muscle_uv * self._traits.muscle * s.startle * muscle_topographies(directions).max(axis=1)
+        )
         pad = head.electrode_directions([s.pad_label])[0]
         beside = np.exp(-head.RADIUS_M * np.linalg.norm(directions - pad, axis=1) / _PAD_REACH_M)
         self._beside_pad = beside
         self._offset_uv_per_ma = 1e3 * s.pad_offset_mv_per_ma * (0.1 + 0.9 * beside)
-        beta = band(14.0, 30.0, s.sfreq_hz)
-        self._new_beta = lambda: Filter(beta, ())
-        muscle = band(25.0, 200.0, s.sfreq_hz)
-        self._new_muscle = lambda: Filter(muscle, ())
+        self._beta = band(14.0, 30.0, s.sfreq_hz)
+        self._muscular = band(25.0, 200.0, s.sfreq_hz)
 
     def advance(self, n: int, current_ua: float) -> tuple[Float32s, list[tuple[int, str]]]:
         """Let time pass.
@@ -298,9 +305,10 @@ class Patient:
             else:
                 self._feel(trial)
 
-    def _noise(self, rng: np.random.Generator, shape: Filter, n: int) -> Float64s:
+    def _noise(self, rng: np.random.Generator, sos: Float64s, n: int) -> Float64s:
+        """Noise (n,) of power 1 in a band, from a filter that has forgotten its start."""
         lead = round(_SETTLE_S * self.settings.sfreq_hz)
-        return shape(rng.standard_normal(n + lead))[lead:]
+        return Filter(sos, ())(rng.standard_normal(n + lead))[lead:]
 
     def _see(self, trial: Trial) -> None:
         """The cue: a visual potential, and activity that grows towards the outcome."""
@@ -311,7 +319,7 @@ class Patient:
         part = seen_uv[:, None] * self._visual
         share = _ANTICIPATION.get(trial.cue, trial.told)
         if s.anticipation_nam > 0.0 and share:
-            waiting = share * s.anticipation_nam * t_s / t_s[-1] * self._noise(rng, self._new_beta(), len(t_s))
+            waiting = share * s.anticipation_nam * t_s / t_s[-1] * self._noise(rng, self._beta, len(t_s))
             part += waiting[:, None] * self._crus.sum(axis=0)
         self._add(trial.cue_sample, part)
 
@@ -332,9 +340,9 @@ class Patient:
 
         n = round(_AFTER_OUTCOME_S * s.sfreq_hz)
         t_s = np.arange(n) / s.sfreq_hz
-        beta = self._noise(rng, self._new_beta(), n)
-        other = self._noise(rng, self._new_beta(), n)
-        neck = self._noise(rng, self._new_muscle(), n)
+        beta = self._noise(rng, self._beta, n)
+        other = self._noise(rng, self._beta, n)
+        neck = self._noise(rng, self._muscular, n)
         theta = np.cos(2.0 * math.pi * 5.5 * t_s + 0.4 * phase)
         error = (1.0 + 0.3 * strength) * gaussian(t_s, 0.16, 0.06) * beta + gaussian(t_s, 0.28, 0.09) * theta
         felt = {"NOX": u, "INN": _INNOCUOUS_LEVEL, "OMIT": 0.0}[trial.outcome]
@@ -350,7 +358,9 @@ class Patient:
         self._add(trial.outcome_sample, part)
 
         if trial.rated is not None:
-            pain = trial.intensity * traits.pain * (0.7 + 0.3 * expected) if noxious else 0.2 * trial.intensity
+            pain = (
+                trial.intensity * traits.pain * (0.7 + 0.3 * expected) if noxious else 0.2 * trial.intensity
+            )
             text = f"RATE/PAIN/{min(100, max(0, round(pain + 6.0 * judged)))}"
             heapq.heappush(self._markers, (trial.rated, trial.number, text))
         self.truth.append(
@@ -384,12 +394,14 @@ class Patient:
             eeg += near[:, None] * self._beside_pad
             eeg += (0.1 * abs(ma) * self._block.blink[a:b])[:, None] * self._generator.blink_topography
         steps = np.rint(eeg * _STEPS_PER_UV)
-        np.clip(steps, -self.settings.rail_uv * _STEPS_PER_UV, self.settings.rail_uv * _STEPS_PER_UV, out=steps)
+        np.clip(
+            steps, -self.settings.rail_uv * _STEPS_PER_UV, self.settings.rail_uv * _STEPS_PER_UV, out=steps
+        )
         steps /= _STEPS_PER_UV
         return steps
 
     def _let_current_act(self, n: int, current_ua: float) -> Float64s | None:
-        """Step the effects sample by sample; the crept offset (n,) in mA, or None where no current ever flowed."""
+        """Step the effects sample by sample; the crept offset (n,) in mA, None where no current ever flowed."""
         fast, slow, crept = self._fast, self._slow, self._crept
         if current_ua == 0.0 and fast == 0.0 and slow == 0.0 and crept == 0.0:
             return None

@@ -14,7 +14,6 @@ from typing import Final
 
 import msgspec
 
-from devices.clock import NS_PER_MS
 from devices.mock import electrodes
 from devices.mock.electrodes import SOUND, ElectrodeParameters, ElectrodeState
 from devices.mock.faults import ActiveFaults, Injection
@@ -34,6 +33,7 @@ from devices.refproto import (
     parse_host,
 )
 from devices.stimulator import Identity
+from devices.units import NS_PER_MS
 
 MAX_OUTPUT_BYTES: Final = 65_536
 
@@ -151,9 +151,9 @@ class StimulatorModel:
         for frame in self._decoder.feed(data):
             message = _understood(frame)
             if isinstance(message, Identify):
-                # Answered at once and in order: a host on a virtual clock can open without time passing.
-                while self._inbox:
-                    self._take(self._inbox.popleft())
+                # Answered at once, and what still waited is void: a host on a virtual clock can open without
+                # time passing, and the numbering of an earlier host is gone.
+                self._inbox.clear()
                 self._take(_Due(self._k, arrived, frame.seq, message))
                 self._resting = False
                 continue

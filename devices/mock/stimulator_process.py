@@ -33,10 +33,11 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from devices.clock import NS_PER_MS, NS_PER_S, SystemClock
+from devices.clock import SystemClock
 from devices.mock import faults
 from devices.mock.meter import Meter, MeterFile
 from devices.mock.stimulator import StimulatorModel
+from devices.units import NS_PER_MS, NS_PER_S
 
 WAKE_MS: Final = 2
 MAX_CLIENTS: Final = 8

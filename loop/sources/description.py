@@ -1,16 +1,17 @@
 """What a stream says of itself: the XDF/LSL meta-data of an EEG stream, turned into a layout or refused.
 
-Pure functions over untrusted text (I29): bounded in size, and every defect is a `SourceError` that names the channel.
+Pure functions over untrusted text (I29): bounded in size, and every defect is a `SourceError` that names the
+channel.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from xml.etree import ElementTree
 
 from loop.events import Layout
 from loop.montage import is_eeg_label
@@ -30,7 +31,10 @@ Position = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """A channel as described; empty where the stream says nothing. `position` is in the stream's own unit of length."""
+    """A channel as described; empty where the stream says nothing.
+
+    `position` is in the stream's own unit of length.
+    """
 
     label: str
     unit: str
@@ -85,15 +89,18 @@ def from_xml(text: str) -> Description:
     """
     if len(text) > MAX_DESCRIPTION_BYTES:
         raise SourceError(
-            f"The stream's description is larger than {MAX_DESCRIPTION_BYTES} characters; no EEG amplifier needs that."
+            f"The stream's description is larger than {MAX_DESCRIPTION_BYTES} characters;"
+            " no EEG amplifier needs that."
         )
     if "<!" in text.replace("<!--", ""):
-        raise SourceError("The stream's description contains XML declarations (<!...>), which LSL never writes.")
+        raise SourceError(
+            "The stream's description contains XML declarations (<!...>), which LSL never writes."
+        )
     try:
         root = ElementTree.fromstring(text)
     except (ElementTree.ParseError, ValueError, RecursionError) as error:
         raise SourceError(f"The stream's description is not valid XML: {error}.") from error
-    channels = []
+    channels: list[Channel] = []
     for element in root.iterfind("desc/channels/channel"):
         if len(channels) == MAX_CHANNELS:
             raise SourceError(f"The stream describes more than {MAX_CHANNELS} channels.")
@@ -165,7 +172,9 @@ def check_rate(sfreq_hz: float, where: str) -> None:
         If the rate is irregular, or outside 128 to 4096 Hz.
     """
     if not (math.isfinite(sfreq_hz) and sfreq_hz > 0.0):
-        raise SourceError(f"{where} has an irregular sampling rate; the loop needs a fixed one, 128 to 4096 Hz.")
+        raise SourceError(
+            f"{where} has an irregular sampling rate; the loop needs a fixed one, 128 to 4096 Hz."
+        )
     if not MIN_RATE_HZ <= sfreq_hz <= MAX_RATE_HZ:
         raise SourceError(
             f"{where} is sampled at {sfreq_hz:g} Hz; the loop needs {MIN_RATE_HZ:g} to {MAX_RATE_HZ:g} Hz."
@@ -175,9 +184,9 @@ def check_rate(sfreq_hz: float, where: str) -> None:
 def choose_eeg(labels: Sequence[str], types: Sequence[str], where: str) -> tuple[list[int], tuple[str, ...]]:
     """Tell scalp electrodes from the rest.
 
-    A channel counts as EEG if its type says so, or says nothing. Amplifiers also label auxiliary inputs as EEG, so where
-    at least one label is a site of the 10-05 system, labels that are none are left out; a net with names of its own is
-    taken as it is.
+    A channel counts as EEG if its type says so, or says nothing. Amplifiers also label auxiliary inputs as
+    EEG, so where at least one label is a site of the 10-05 system, labels that are none are left out; a net
+    with names of its own is taken as it is.
 
     Parameters
     ----------
@@ -246,7 +255,12 @@ def _positions_m(places: Sequence[Position | None]) -> tuple[Position, ...]:
 
 
 def layout_of(
-    description: Description, n_channels: int, sfreq_hz: float, where: str, picks: Sequence[str] = (), unit: str = ""
+    description: Description,
+    n_channels: int,
+    sfreq_hz: float,
+    where: str,
+    picks: Sequence[str] = (),
+    unit: str = "",
 ) -> tuple[Layout, list[int], tuple[str, ...]]:
     """Turn a description into the layout of its EEG channels.
 
@@ -283,7 +297,8 @@ def layout_of(
     channels = description.channels
     if not channels:
         raise SourceError(
-            f"{where} does not describe its {n_channels} channels (no labels); without labels nothing can be placed."
+            f"{where} does not describe its {n_channels} channels (no labels);"
+            " without labels nothing can be placed."
         )
     if len(channels) != n_channels:
         raise SourceError(f"{where} carries {n_channels} channels but describes {len(channels)}.")
@@ -299,7 +314,9 @@ def layout_of(
             raise SourceError(f"Channel number {i + 1} of {where} has no label.")
         told = channels[i].unit or unit
         if not told:
-            raise SourceError(f"Channel {labels[i]} of {where} does not say its unit; it must, such as microvolts.")
+            raise SourceError(
+                f"Channel {labels[i]} of {where} does not say its unit; it must, such as microvolts."
+            )
         factor = microvolts_per(told)
         if factor is None:
             raise SourceError(f"Channel {labels[i]} of {where} is in {told!r}, which is no unit of voltage.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class SourceError(Exception):
-    """A recording or a stream cannot be used, such as "run1.edf has no EEG channels; it has: 3 EOG, 1 STIM"."""
+    """A recording or a stream cannot be used: "run1.edf has no EEG channels; it has: 3 EOG, 1 STIM"."""
 
 
 class SourceLostError(SourceError):

@@ -1,7 +1,8 @@
 """A Lab Streaming Layer stream as source: handshake, blocking pull, markers, clocks.
 
-An inlet is made with ``recover=False``: liblsl's own recovery resumes silently with whatever carries the same source id, even
-if its channels were swapped. Here a lost stream is an error, and `LslSource.reopen` shakes hands anew.
+An inlet is made with ``recover=False``: liblsl's own recovery resumes silently with whatever carries the same
+source id, even if its channels were swapped. Here a lost stream is an error, and `LslSource.reopen` shakes
+hands anew.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ Samples = npt.NDArray[Any]
 
 _NUMERIC: Final = ("float32", "float64", "int32", "int16", "int8", "int64")
 
-# How long to look for a second stream once one was found: outlets of this machine answer within some milliseconds, of a
-# wired network within some tens.
+# How long to look for a second stream once one was found: outlets of this machine answer within some
+# milliseconds, of a wired network within some tens.
 _SECOND_LOOK_S: Final = 0.6
 _BUFFER_S: Final = 30
 _LONGEST_PULL_S: Final = 1.0
@@ -37,8 +38,8 @@ _BRACKETS: Final = 16
 def clock_difference_ns(pylsl: Any, clock: Clock) -> int:
     """What to add to LSL's local clock to get the engine's clock.
 
-    LSL counts CLOCK_MONOTONIC, which stands still in suspend; the engine's clock does not. So the difference changes when the
-    machine has slept.
+    LSL counts CLOCK_MONOTONIC, which stands still in suspend; the engine's clock does not. So the difference
+    changes when the machine has slept.
 
     Parameters
     ----------
@@ -82,7 +83,9 @@ def predicate(name: str, type_: str, source_id: str) -> str:
 def _quoted(value: str) -> str:
     mark = "'" if "'" not in value else '"'
     if mark in value or not value.isprintable():
-        raise SourceError(f"{value!r} cannot be looked for: it mixes quotation marks or holds control characters.")
+        raise SourceError(
+            f"{value!r} cannot be looked for: it mixes quotation marks or holds control characters."
+        )
     return f"{mark}{value}{mark}"
 
 
@@ -91,7 +94,8 @@ def _called(info: Any) -> str:
     rate = info.nominal_srate()
     return (
         f"{info.name()!r} (type {info.type() or 'none'}, {info.channel_count()} channels,"
-        f" {f'{rate:g} Hz' if rate else 'irregular'}, source id {info.source_id() or 'none'!r}, on {info.hostname()})"
+        f" {f'{rate:g} Hz' if rate else 'irregular'}, source id {info.source_id() or 'none'!r},"
+        f" on {info.hostname()})"
     )
 
 
@@ -164,8 +168,8 @@ class LslSource:
         Raises
         ------
         SourceError
-            If there is no such stream (the message says what there is), if there are several, or if the stream does not
-            describe itself well enough.
+            If there is no such stream (the message says what there is), if there are several, or if the
+            stream does not describe itself well enough.
         """
         self._drop_inlet()
         if self._marker_wanted and self._markers is None:
@@ -197,7 +201,10 @@ class LslSource:
             "host": full.hostname(),
         }
         self.info = SourceInfo(
-            kind="lsl", identity=msgspec.json.encode(identity).decode(), simulated=described.simulated, dtype=dtype
+            kind="lsl",
+            identity=msgspec.json.encode(identity).decode(),
+            simulated=described.simulated,
+            dtype=dtype,
         )
         self.layout = layout
         self.clock_offset_ns()
@@ -219,7 +226,7 @@ class LslSource:
         return self.open()
 
     def _resolve(self) -> Any:
-        """The one stream that is asked for; a second one that could be meant, or has the same source id, is refused."""
+        """The one stream that is asked for; refuses a second that could be meant or has the same source id."""
         pylsl = self._pylsl
         found = pylsl.resolve_bypred(self._wanted, 1, self._timeout_s)
         if not found:
@@ -241,7 +248,9 @@ class LslSource:
                     "LSL outlets with the same source id cannot be told from one another;"
                     f" stop all but one of these: {listed}."
                 )
-            raise SourceError(f"{len(known)} LSL streams fit {self._wanted}; say more exactly which: {listed}.")
+            raise SourceError(
+                f"{len(known)} LSL streams fit {self._wanted}; say more exactly which: {listed}."
+            )
         return found[0]
 
     def _subscribe(self, found: Any) -> tuple[Description, Any]:
@@ -271,9 +280,10 @@ class LslSource:
         Returns
         -------
         tuple or None
-            Stamps (n,) in ns on the engine's clock and samples (n, n_channels) in the stream's own type and unit, or
-            None if nothing came. Stamps are the sender's, moved by the clock offset and nothing else: smoothing needs a
-            memory over gaps and segments, and framing, which has it, must see the jitter to judge it.
+            Stamps (n,) in ns on the engine's clock and samples (n, n_channels) in the stream's own type and
+            unit, or None if nothing came. Stamps are the sender's, moved by the clock offset and nothing
+            else: smoothing needs a memory over gaps and segments, and framing, which has it, must see the
+            jitter to judge it.
 
         Raises
         ------
@@ -300,8 +310,8 @@ class LslSource:
         Returns
         -------
         list of (int, str)
-            Stamp in ns on the engine's clock, by the marker stream's own clock offset, and text as it came. Empty while
-            there is no marker stream.
+            Stamp in ns on the engine's clock, by the marker stream's own clock offset, and text as it came.
+            Empty while there is no marker stream.
         """
         if self._markers is None:
             return []
@@ -314,8 +324,8 @@ class LslSource:
     def clock_offset_ns(self) -> int:
         """Measure what is added to the stream's own stamps; samples pulled from now on use it.
 
-        liblsl keeps its estimate of the sender's clock up to date in the background, so after the first call in `open` this
-        returns at once.
+        liblsl keeps its estimate of the sender's clock up to date in the background, so after the first call
+        in `open` this returns at once.
 
         Returns
         -------
@@ -334,7 +344,9 @@ class LslSource:
         try:
             correction_s = self._inlet.time_correction(_HANDSHAKE_S)
         except self._pylsl.util.TimeoutError as error:
-            raise SourceError(f"The clock of LSL stream {self.info.identity} could not be measured.") from error
+            raise SourceError(
+                f"The clock of LSL stream {self.info.identity} could not be measured."
+            ) from error
         except RuntimeError as error:
             self._drop_inlet()
             raise SourceLostError(f"The LSL stream {self.info.identity} is lost: {error}") from error

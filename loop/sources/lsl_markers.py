@@ -1,4 +1,4 @@
-"""The marker stream beside an LSL stream: looked for in the background, never waited for, its loss never fatal."""
+"""The marker stream beside an LSL stream: looked for in the background, never waited for, never fatal to lose."""
 
 from __future__ import annotations
 
@@ -60,8 +60,9 @@ class MarkerInlet:
         Returns
         -------
         list of (float, str)
-            Stamp on this machine's LSL clock in seconds, and text: the first channel, numbers in digits. Until the sender's
-            clock is known, some tenths of a second after the stream was found, markers are held back.
+            Stamp on this machine's LSL clock in seconds, and text: the first channel, numbers in digits.
+            Until the sender's clock is known, some tenths of a second after the stream was found, markers are
+            held back.
         """
         self.poll()
         if self._inlet is None:

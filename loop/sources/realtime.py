@@ -1,7 +1,7 @@
 """Clients of mne-realtime as sources: for what only they can reach, and for its mock streams.
 
-Such a client hands over samples without their time stamps, so stamps are made here by counting, and `SourceInfo.carries_time`
-is false: input of this kind never drives a real stimulator.
+Such a client hands over samples without their time stamps, so stamps are made here by counting, and
+`SourceInfo.carries_time` is false: input of this kind never drives a real stimulator.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _WAIT_S: Final = 0.2
 class LSLClient(mne_realtime.LSLClient):  # type: ignore[misc]  # mne-realtime carries no types
     """mne-realtime's LSL client, made to work with present pylsl and to wait without spinning.
 
-    Version 0.3.0 looks for a table in ``pylsl.pylsl``, which is gone since pylsl 1.17, and polls an empty inlet as fast as
-    it can. All else, `get_data_as_epoch` and `mne_realtime.RtEpochs` included, is inherited.
+    Version 0.3.0 looks for a table in ``pylsl.pylsl``, which is gone since pylsl 1.17, and polls an empty
+    inlet as fast as it can. All else, `get_data_as_epoch` and `mne_realtime.RtEpochs` included, is inherited.
     """
 
     def _connect(self) -> LSLClient:
@@ -50,7 +50,9 @@ class LSLClient(mne_realtime.LSLClient):  # type: ignore[misc]  # mne-realtime c
     def iter_raw_buffers(self) -> Iterator[Samples]:
         """Yield what has arrived, (n_channels, n); an empty array where nothing came for 0.2 s."""
         while True:
-            view, _ = self.client.pull_chunk(_WAIT_S, self.buffer_size, self.buffer, min_samples=1, as_numpy=True)
+            view, _ = self.client.pull_chunk(
+                _WAIT_S, self.buffer_size, self.buffer, min_samples=1, as_numpy=True
+            )
             yield view.T.copy()
 
 
@@ -60,9 +62,11 @@ class RealtimeSource:
     Parameters
     ----------
     client : object
-        A started client: it has ``get_measurement_info()`` and ``iter_raw_buffers()`` yielding (n_channels, n).
+        A started client: it has ``get_measurement_info()`` and ``iter_raw_buffers()`` yielding (n_channels,
+        n).
     unit : str
-        Unit of its EEG channels. MNE-Python means volts, but a client may pass on whatever its amplifier sends.
+        Unit of its EEG channels. MNE-Python means volts, but a client may pass on whatever its amplifier
+        sends.
     clock : Clock, optional
         The engine's clock; the system's unless given.
 
@@ -87,9 +91,13 @@ class RealtimeSource:
         info = client.get_measurement_info()
         if not isinstance(info, mne.Info):
             raise SourceError(f"{where} has no measurement info; start it first.")
+        if not callable(getattr(client, "iter_raw_buffers", None)):
+            raise SourceError(f"{where} does not hand over its samples as they come (no iter_raw_buffers).")
         factor = microvolts_per(unit)
         if factor is None:
-            raise SourceError(f"{unit!r} is no unit of voltage; say, for example, unit='V' or unit='microvolts'.")
+            raise SourceError(
+                f"{unit!r} is no unit of voltage; say, for example, unit='V' or unit='microvolts'."
+            )
         labels = list(info["ch_names"])
         chosen, self.notes = choose_eeg(labels, info.get_channel_types(), where)
         sfreq_hz = float(info["sfreq"])
@@ -126,8 +134,8 @@ class RealtimeSource:
         Returns
         -------
         tuple or None
-            Stamps (n,) in ns on the engine's clock, counted from the arrival of the first buffer at the nominal rate, and
-            samples (n, n_channels) float64; None if nothing came.
+            Stamps (n,) in ns on the engine's clock, counted from the arrival of the first buffer at the
+            nominal rate, and samples (n, n_channels) float64; None if nothing came.
 
         Raises
         ------
@@ -144,7 +152,8 @@ class RealtimeSource:
                 raise SourceLostError(f"The {self._name} is lost: {error}") from error
             if buffer.ndim != 2 or len(buffer) != self._n_channels:
                 raise SourceLostError(
-                    f"The {self._name} handed over {buffer.shape} where {self._n_channels} channels were expected."
+                    f"The {self._name} handed over {buffer.shape}"
+                    f" where {self._n_channels} channels were expected."
                 )
             n = buffer.shape[1]
             if n:
@@ -158,6 +167,7 @@ class RealtimeSource:
         period_ns = 1e9 / self.layout.sfreq_hz
         if self._zero_ns is None:
             self._zero_ns = self._clock.now_ns() - round((n - 1) * period_ns)
-        counted = np.rint(np.arange(self._count, self._count + n) * period_ns).astype(np.int64)
+        counted: Int64s = np.rint(np.arange(self._count, self._count + n) * period_ns).astype(np.int64)
         self._count += n
-        return counted + self._zero_ns
+        counted += self._zero_ns
+        return counted

@@ -25,8 +25,8 @@ MIN_DURATION_S: Final = 2.0
 _CACHE_S: Final = 10.0
 _HASH_BYTES: Final = 1 << 20
 
-# A recording's reader is chosen by name, once. Readers are never tried in turn: one of them brings the interpreter down
-# on another maker's file.
+# A recording's reader is chosen by name, once. Readers are never tried in turn: one of them brings the
+# interpreter down on another maker's file.
 _READERS: Final = {
     ".ahdr": "read_raw_brainvision",
     ".bdf": "read_raw_bdf",
@@ -105,7 +105,8 @@ class RecordingPlayback:
             raise SourceError(f"{where} has no samples.")
         if n_samples < MIN_DURATION_S * layout.sfreq_hz:
             raise SourceError(
-                f"{where} is {n_samples / layout.sfreq_hz:.3g} s long; at least {MIN_DURATION_S:g} s are needed."
+                f"{where} is {n_samples / layout.sfreq_hz:.3g} s long;"
+                f" at least {MIN_DURATION_S:g} s are needed."
             )
         self.layout = layout
         self.info = info
@@ -121,7 +122,10 @@ class RecordingPlayback:
         self._markers = [marker for marker in ordered if marker[0] <= last_ns]
         self._next_marker = 0
         late = len(ordered) - len(self._markers)
-        self.notes = (*notes, *([f"{late} markers lie after the last sample and are left out."] if late else []))
+        self.notes = (
+            *notes,
+            *([f"{late} markers lie after the last sample and are left out."] if late else []),
+        )
 
     @property
     def markers(self) -> tuple[tuple[int, str], ...]:
@@ -141,8 +145,8 @@ class RecordingPlayback:
         Returns
         -------
         Block or None
-            Samples (n, n_channels) in the recording's own unit; None at the end. Markers from before the first sample
-            come with the first block.
+            Samples (n, n_channels) in the recording's own unit; None at the end. Markers from before the
+            first sample come with the first block.
 
         Raises
         ------
@@ -175,14 +179,20 @@ class RecordingPlayback:
 
 
 def open_recording(
-    path: str | Path, *, picks: Sequence[str] = (), stream: str = "", unit: str = "", reader: Reader | None = None
+    path: str | Path,
+    *,
+    picks: Sequence[str] = (),
+    stream: str = "",
+    unit: str = "",
+    reader: Reader | None = None,
 ) -> RecordingPlayback:
     """Open a recording for replay.
 
     Parameters
     ----------
     path : str or Path
-        A file that MNE-Python reads (FIF, EDF, BDF, GDF, BrainVision, EEGLAB, Neuroscan, ANT, …) or an XDF file.
+        A file that MNE-Python reads (FIF, EDF, BDF, GDF, BrainVision, EEGLAB, Neuroscan, ANT, …) or an XDF
+        file.
     picks : sequence of str
         Names of the channels to take, as the file spells them; all EEG channels if empty.
     stream : str
@@ -200,7 +210,8 @@ def open_recording(
     Raises
     ------
     SourceError
-        If the file is missing, of an unknown kind, damaged, too short, sampled outside 128 to 4096 Hz, or has no EEG.
+        If the file is missing, of an unknown kind, damaged, too short, sampled outside 128 to 4096 Hz, or has
+        no EEG.
     """
     path = Path(path)
     if not path.exists():
@@ -230,8 +241,9 @@ def playback_from_raw(raw: BaseRaw, *, picks: Sequence[str] = ()) -> RecordingPl
     Returns
     -------
     RecordingPlayback
-        Its `info` names the file where the object is that file unchanged, and can be replayed from it. Otherwise `path` is
-        empty and `sha256` is that of the samples as handed out (little-endian float64 volts, sample by sample).
+        Its `info` names the file where the object is that file unchanged, and can be replayed from it.
+        Otherwise `path` is empty and `sha256` is that of the samples as handed out (little-endian float64
+        volts, sample by sample).
 
     Raises
     ------
@@ -261,7 +273,7 @@ def playback_from_raw(raw: BaseRaw, *, picks: Sequence[str] = ()) -> RecordingPl
 
 
 def _same_on_disk(name: str, picks: Sequence[str], played: RecordingPlayback) -> RecordingPlayback | None:
-    """The recording in file `name` if it plays as `played` does; None if the object was cropped, renamed or annotated."""
+    """The recording in file `name` if it plays as `played` does; None if the object was changed since."""
     try:
         twin = open_recording(_named_file(Path(name)), picks=picks)
     except SourceError:
@@ -301,7 +313,9 @@ def _reader_name(path: Path, suffix: str, hint: str | None) -> str:
             f" say which it is with reader={' or '.join(repr(name) for name in choices)}."
         )
     if hint is not None:
-        raise SourceError(f"{path}: reader={hint!r} is only for {' and '.join(_AMBIGUOUS)} files; leave it out.")
+        raise SourceError(
+            f"{path}: reader={hint!r} is only for {' and '.join(_AMBIGUOUS)} files; leave it out."
+        )
     whole = _PARTS.get(suffix)
     if whole is not None and (suffix not in _READERS or path.with_suffix(whole).exists()):
         raise SourceError(f"{path} is one part of a recording; name its {whole} file instead.")
@@ -317,13 +331,15 @@ def _read_raw(path: Path, reader: str) -> BaseRaw:
 
     try:
         return getattr(mne.io, reader)(path, preload=False, verbose="error")
-    except Exception as error:  # readers raise whatever a damaged file provokes; all of it means the same to the user
+    except (
+        Exception
+    ) as error:  # readers raise whatever a damaged file provokes; all of it means the same to the user
         reason = " ".join(str(error).split()) or type(error).__name__
         raise SourceError(f"{path} could not be read as {path.suffix} file: {reason[:300]}") from error
 
 
 def _files_of(path: Path, suffix: str, raw: BaseRaw) -> list[Path]:
-    """The file named, the files that hold samples, and those beside it that belong to them; each once, in that order."""
+    """The file named, the files that hold samples, and what belongs to them; each once, in that order."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     files += [Path(name) for name in raw.filenames if name is not None]
     files += [path.with_suffix(other) for other in _COMPANIONS.get(suffix, ())]
@@ -371,7 +387,8 @@ def _playback(raw: BaseRaw, where: str, picks: Sequence[str], sha256: str, path:
 
 def _markers_of(raw: BaseRaw) -> list[tuple[int, str]]:
     """Annotations as markers in ns from the first sample that the object holds."""
-    # MNE counts onsets from the start of the measurement, which lies `first_time` before the first sample held.
+    # MNE counts onsets from the start of the measurement, which lies `first_time` before the first sample
+    # held.
     first_s = float(raw.first_time)
     return [
         (round((float(onset) - first_s) * 1e9), str(text))

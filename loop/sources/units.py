@@ -27,9 +27,9 @@ def microvolts_per(unit: str) -> float | None:
     Parameters
     ----------
     unit : str
-        A unit as a stream or file spells it, such as ``microvolts``, ``uV``, ``mV`` or ``Volt``, or as the power
-        of ten of a volt (``-6``). Upper and lower case are the same, so ``MV`` is taken for millivolts: no amplifier
-        measures in megavolts.
+        A unit as a stream or file spells it, such as ``microvolts``, ``uV``, ``mV`` or ``Volt``, or as the
+        power of ten of a volt (``-6``). Upper and lower case are the same, so ``MV`` is taken for millivolts:
+        no amplifier measures in megavolts.
 
     Returns
     -------

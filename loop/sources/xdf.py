@@ -23,9 +23,9 @@ Samples = npt.NDArray[Any]
 def open_xdf(path: Path, *, picks: Sequence[str] = (), stream: str = "", unit: str = "") -> RecordingPlayback:
     """Open the EEG stream of an XDF file, with the markers recorded beside it.
 
-    Stamps are the recorded ones, brought to one clock with the offsets that were measured while recording. They are not
-    dejittered: the loop does that itself, and causally, so that a replay meets the jitter and the gaps that the live loop
-    would have met.
+    Stamps are the recorded ones, brought to one clock with the offsets that were measured while recording.
+    They are not dejittered: the loop does that itself, and causally, so that a replay meets the jitter and
+    the gaps that the live loop would have met.
 
     Parameters
     ----------
@@ -51,7 +51,9 @@ def open_xdf(path: Path, *, picks: Sequence[str] = (), stream: str = "", unit: s
     try:
         import pyxdf
     except ImportError as error:
-        raise SourceError(f"{path}: XDF files need pyxdf; install it with: pip install 'cereloop[xdf]'") from error
+        raise SourceError(
+            f"{path}: XDF files need pyxdf; install it with: pip install 'cereloop[xdf]'"
+        ) from error
 
     with _quiet_log(pyxdf) as complaints:
         listed = _guarded(path, lambda: pyxdf.resolve_streams(str(path)))
@@ -100,7 +102,9 @@ def open_xdf(path: Path, *, picks: Sequence[str] = (), stream: str = "", unit: s
 def _guarded(path: Path, read: Any) -> Any:
     try:
         return read()
-    except Exception as error:  # pyxdf raises whatever a damaged file provokes; all of it means the same to the user
+    except (
+        Exception
+    ) as error:  # pyxdf raises whatever a damaged file provokes; all of it means the same to the user
         reason = " ".join(str(error).split()) or type(error).__name__
         raise SourceError(f"{path} could not be read as XDF file: {reason[:300]}") from error
 
@@ -113,18 +117,18 @@ def _called(stream: dict[str, Any]) -> str:
 
 
 def _choose(path: Path, listed: Sequence[dict[str, Any]], wanted: str) -> dict[str, Any]:
-    """The one EEG stream, or the one that is asked for. Names are no identity: one device may give all streams its name."""
+    """The one EEG stream, or the one asked for; one device may give the same name to all of its streams."""
     eeg = [s for s in listed if (s["type"] or "").lower() == "eeg" and s["channel_format"] != "string"]
     if wanted:
         eeg = [s for s in eeg if wanted in (s["name"], s["source_id"], str(s["stream_id"]))]
     if len(eeg) == 1:
         return eeg[0]
     if eeg:
-        raise SourceError(
-            f"{path} holds {len(eeg)} EEG streams that fit; say which by its number: {'; '.join(map(_called, eeg))}."
-        )
+        there = "; ".join(map(_called, eeg))
+        raise SourceError(f"{path} holds {len(eeg)} EEG streams that fit; say which by its number: {there}.")
     there = "; ".join(map(_called, listed)) or "no streams at all"
-    raise SourceError(f"{path} holds no EEG stream{f' called {wanted!r}' if wanted else ''}; it holds: {there}.")
+    called = f" called {wanted!r}" if wanted else ""
+    raise SourceError(f"{path} holds no EEG stream{called}; it holds: {there}.")
 
 
 def _carries_markers(stream: dict[str, Any]) -> bool:

@@ -26,7 +26,7 @@ from cext.derive import derive, folded_projection
 from cext.reference import ReferenceKernel
 
 RATES = [128.0, 160.0, 250.0, 256.0, 499.93, 512.0, 1000.0, 2048.0, 4096.0]
-quick = settings(deadline=None, max_examples=80, suppress_health_check=list(HealthCheck))
+quick = settings(deadline=None, max_examples=50, suppress_health_check=list(HealthCheck))
 
 
 @st.composite

@@ -61,6 +61,29 @@ def test_the_forward_model_cancels_what_markers_predict(kind: type) -> None:
     assert np.abs(e[-250:]).max() < 0.1 * response.max()
 
 
+def test_statistics_equal_linear_algebra(kind: type) -> None:
+    """K7: before the rate is reached, S is the mean of the start and all e e'; nu and z use the S so far."""
+    params = make_params(
+        learning_rate=0.0,
+        variance_rate=0.01,
+        variance_start=np.array([1.0, 2.0, 3.0, 4.0]),
+        variance_floor=0.1,
+        warmup_samples=0,
+    )
+    out = run(kind(params), recording(100))
+    columns = params.columns
+    e = out.frames[:, columns["e"]]
+    total = np.diag([1.0, 2.0, 3.0, 4.0])
+    for n in range(20):
+        cov = total / (n + 1) + 0.1 * np.eye(4)
+        sd = np.sqrt(np.diag(cov))
+        np.testing.assert_allclose(out.frames[n, columns["s"]], sd, rtol=1e-12)
+        np.testing.assert_allclose(out.frames[n, columns["z"]], e[n] / sd, rtol=1e-12)
+        np.testing.assert_allclose(out.frames[n, columns["nu"]], e[n] @ np.linalg.solve(cov, e[n]), rtol=1e-9)
+        total = total + np.outer(e[n], e[n])
+    assert (out.frame_flags == 0).all()
+
+
 def test_z_of_noise_has_unit_spread() -> None:
     """K7, and nu is chi-squared with 4 degrees of freedom; spectra and spatial mixing do not matter."""
     rng = np.random.default_rng(3)

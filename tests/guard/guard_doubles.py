@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 
 from devices import link
-from devices.clock import NS_PER_MS
 from devices.guard_core import DoseBookError, GuardCore, MemoryDoseBook
 from devices.limits import gate_dose
 from devices.settings import Device, Limits, Settings, Stimulation
 from devices.stimulator import Capabilities, DeviceError, DeviceState, Identity, Readback, StopClass
+from devices.units import NS_PER_MS
 
 START_NS = 1_000_000_000_000
 TICK = 10 * NS_PER_MS
@@ -37,18 +37,28 @@ HARDWARE = msgspec.structs.replace(EMULATOR, emulator=False)
 def make_settings(**changes: Any) -> Settings:
     """Good settings; keyword arguments replace fields of any part, by name."""
     parts: dict[str, dict[str, Any]] = {
-        "stimulation": dict(polarity="anodal", electrode="pad", contact_area_cm2=25.0, level_ua=200, ramp_s=5.0,
-                            hold_s=10.0),
-        "limits": dict(max_level_ua=2000, max_density_ua_cm2=100.0, max_slew_ua_s=100, max_charge_uc=100_000,
-                       max_on_time_s=600.0, arm_below_ohm=10_000, stop_above_ohm=20_000),
+        "stimulation": dict(polarity="anodal", electrode="pad", contact_area_cm2=25.0, level_ua=200, ramp_s=5.0, hold_s=10.0),
+        "limits": dict(
+            max_level_ua=2000,
+            max_density_ua_cm2=100.0,
+            max_slew_ua_s=100,
+            max_charge_uc=100_000,
+            max_on_time_s=600.0,
+            arm_below_ohm=10_000,
+            stop_above_ohm=20_000,
+        ),
         "device": dict(driver="simulated", port=""),
         "settings": dict(session="test", input_is_simulated=True),
     }
     for key, value in changes.items():
         (part,) = [fields for fields in parts.values() if key in fields]
         part[key] = value
-    return Settings(stimulation=Stimulation(**parts["stimulation"]), limits=Limits(**parts["limits"]),
-                    device=Device(**parts["device"]), **parts["settings"])
+    return Settings(
+        stimulation=Stimulation(**parts["stimulation"]),
+        limits=Limits(**parts["limits"]),
+        device=Device(**parts["device"]),
+        **parts["settings"],
+    )
 
 
 class FakeStimulator:
@@ -114,7 +124,10 @@ class FakeStimulator:
             self._zero(DeviceState.IDLE)
 
     def set_level(self, level_ua: int, lease_ms: int) -> None:
-        if self._call("set_level", level_ua, lease_ms) and self.state in (DeviceState.ARMED, DeviceState.ACTIVE):
+        if self._call("set_level", level_ua, lease_ms) and self.state in (
+            DeviceState.ARMED,
+            DeviceState.ACTIVE,
+        ):
             self.state = DeviceState.ACTIVE if level_ua else DeviceState.ARMED
             self.target_ua, self.slew_ua_s = float(level_ua), 2000.0
             self.lease_ns = self.now_ns + lease_ms * NS_PER_MS
@@ -150,10 +163,17 @@ class FakeStimulator:
 
     def readback(self, t_ns: int) -> Readback:
         """What it reports now."""
-        return Readback(t_ns=t_ns, state=self.state, commanded_ua=self.commanded(self.target_or_level()),
-                        measured_ua=self.measured(self.output_ua()), voltage_mv=None,
-                        impedance_ohm=self.impedance_ohm, ack_seq=self.ack_seq, boot_count=self.boot_count,
-                        fault=self.fault)
+        return Readback(
+            t_ns=t_ns,
+            state=self.state,
+            commanded_ua=self.commanded(self.target_or_level()),
+            measured_ua=self.measured(self.output_ua()),
+            voltage_mv=None,
+            impedance_ohm=self.impedance_ohm,
+            ack_seq=self.ack_seq,
+            boot_count=self.boot_count,
+            fault=self.fault,
+        )
 
     def output_ua(self) -> float:
         """True current at the electrode."""
@@ -166,8 +186,10 @@ class FakeStimulator:
     def advance(self, t_ns: int) -> None:
         """Let time run: lease, host timeout, slew."""
         dt_s, self.now_ns = (t_ns - self.now_ns) / 1e9, t_ns
-        if self.state in (DeviceState.ARMED, DeviceState.ACTIVE, DeviceState.RAMPING_DOWN) \
-                and t_ns - self.host_ns > 250 * NS_PER_MS:
+        if (
+            self.state in (DeviceState.ARMED, DeviceState.ACTIVE, DeviceState.RAMPING_DOWN)
+            and t_ns - self.host_ns > 250 * NS_PER_MS
+        ):
             self._zero(DeviceState.FAULT)
             self.fault = "host_timeout"
         if self.state is DeviceState.ACTIVE and t_ns > self.lease_ns:
@@ -194,8 +216,12 @@ class FailingBook(MemoryDoseBook):
 class Bench:
     """A guard core and a double on one virtual clock, driven as the engine and the process would drive them."""
 
-    def __init__(self, settings: Settings | None = None, device: FakeStimulator | None = None,
-                 book: MemoryDoseBook | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        device: FakeStimulator | None = None,
+        book: MemoryDoseBook | None = None,
+    ) -> None:
         self.settings = settings or make_settings()
         self.device = device or FakeStimulator()
         self.book = book or MemoryDoseBook()
@@ -226,8 +252,14 @@ class Bench:
 
     def command(self, level_ua: int, deadline_ms: float = 250.0, seq: int | None = None) -> None:
         """Ask for a level."""
-        self.send(link.Command(seq=self.next_seq() if seq is None else seq, level_ua=level_ua,
-                               deadline_ns=self.t_ns + round(deadline_ms * NS_PER_MS), decision=1))
+        self.send(
+            link.Command(
+                seq=self.next_seq() if seq is None else seq,
+                level_ua=level_ua,
+                deadline_ns=self.t_ns + round(deadline_ms * NS_PER_MS),
+                decision=1,
+            )
+        )
 
     def send(self, message: link.ToGuard) -> None:
         """Send over the link's own bytes."""
@@ -248,8 +280,13 @@ class Bench:
 
     def reserve(self, charge_uc: int | None = None, on_time_ms: int | None = None) -> None:
         dose = gate_dose(self.settings.stimulation)
-        self.send(link.Reserve(seq=self.next_seq(), charge_uc=dose.charge_uc if charge_uc is None else charge_uc,
-                               on_time_ms=dose.on_time_ms if on_time_ms is None else on_time_ms))
+        self.send(
+            link.Reserve(
+                seq=self.next_seq(),
+                charge_uc=dose.charge_uc if charge_uc is None else charge_uc,
+                on_time_ms=dose.on_time_ms if on_time_ms is None else on_time_ms,
+            )
+        )
 
     def stop(self, stop_class: int, reason: str = "test") -> None:
         self.send(link.Stop(stop_class=stop_class, reason=reason))

@@ -68,9 +68,17 @@ def test_a_setting_at_the_ceiling_is_allowed() -> None:
 @pytest.mark.parametrize(
     ("changes", "key", "words"),
     [
-        (dict(level_ua=400, max_level_ua=300, ramp_s=10.0), "stimulation.level_ua is 400", "limits.max_level_ua: 300"),
+        (
+            dict(level_ua=400, max_level_ua=300, ramp_s=10.0),
+            "stimulation.level_ua is 400",
+            "limits.max_level_ua: 300",
+        ),
         (dict(level_ua=400, contact_area_cm2=3.0, ramp_s=10.0), "stimulation.level_ua is 400", "on 3 cm2"),
-        (dict(level_ua=400, max_density_ua_cm2=10.0, ramp_s=10.0), "at most 250 uA", "limits.max_density_ua_cm2"),
+        (
+            dict(level_ua=400, max_density_ua_cm2=10.0, ramp_s=10.0),
+            "at most 250 uA",
+            "limits.max_density_ua_cm2",
+        ),
         (dict(level_ua=1000, ramp_s=15.0), "stimulation.ramp_s is 15", "write 15.8 or more"),
         (dict(max_slew_ua_s=50), "stimulation.ramp_s is 5", "limits.max_slew_ua_s: 50 uA/s"),
         (dict(hold_s=700.0, max_charge_uc=2_400_000), "stimulation.hold_s is 700", "limits.max_on_time_s"),

@@ -42,8 +42,7 @@ def test_bounds_for_the_reference_device(cause: str, stop_class: StopClass, most
 def test_a_slower_device_has_longer_bounds_in_every_row() -> None:
     slow = msgspec.structs.replace(CAPABILITIES, command_latency_s=0.5, host_timeout_s=2.0, min_transition_s=31.0)
     limits = effective(FULL, CAPABILITIES)
-    for fast_row, slow_row in zip(time_to_zero(CAPABILITIES, limits, 32.0), time_to_zero(slow, limits, 32.0),
-                                  strict=True):
+    for fast_row, slow_row in zip(time_to_zero(CAPABILITIES, limits, 32.0), time_to_zero(slow, limits, 32.0), strict=True):
         assert fast_row.bound_s is not None and slow_row.bound_s is not None
         assert slow_row.bound_s >= fast_row.bound_s + 0.45
         if slow_row.stop_class is not StopClass.S2_SESSION_RAMP:
@@ -51,8 +50,7 @@ def test_a_slower_device_has_longer_bounds_in_every_row() -> None:
 
 
 def test_what_nothing_ends_has_no_bound_and_says_so() -> None:
-    dumb = msgspec.structs.replace(CAPABILITIES, self_expiring_lease=False, hardware_watchdog=False,
-                                   measures_current=False)
+    dumb = msgspec.structs.replace(CAPABILITIES, self_expiring_lease=False, hardware_watchdog=False, measures_current=False)
     rows = {row.cause[:9]: row for row in time_to_zero(dumb, effective(FULL, dumb))}
     assert rows["the guard"].bound_s is None
     assert "must not be armed" in rows["the guard"].words

@@ -10,7 +10,8 @@ import msgspec
 import numpy as np
 
 from devices import link
-from devices.clock import NS_PER_MS, VirtualClock
+from devices.clock import VirtualClock
+from devices.units import NS_PER_MS
 from loop.events import (
     Chunk,
     Decision,
@@ -113,10 +114,11 @@ def report(t_ns: int) -> Device:
 
 
 def session_steps(n: int) -> Steps:
-    """A session of `n` chunks: ticks, features, an outcome every 10 chunks, a decision on two of them, a command."""
-    yield SegmentStart(t_ns=0, segment=1, layout=LAYOUT, source=SOURCE, clock_offset_ns=-3), [
-        Setup(t_ns=0, estimator="näherung", columns=COLUMNS, learned=(), notes=("ok",))
-    ]
+    """A session of `n` chunks: ticks, features, an outcome every 10 chunks, a decision on two."""
+    yield (
+        SegmentStart(t_ns=0, segment=1, layout=LAYOUT, source=SOURCE, clock_offset_ns=-3),
+        [Setup(t_ns=0, estimator="näherung", columns=COLUMNS, learned=(), notes=("ok",))],
+    )
     yield Operator(t_ns=1, action="arm", detail="code 1234"), []
     for number in range(n):
         event = chunk(number)
@@ -154,9 +156,7 @@ def session_steps(n: int) -> Steps:
 def write_session(path: Path, n: int = 60, *, store_samples: bool = True, rows_a_commit: int = 64) -> Path:
     """Write `session_steps` to `path` in this process; returns the path."""
     clock = VirtualClock()
-    with InlineRecorder(
-        path, META, clock, store_samples=store_samples, rows_a_commit=rows_a_commit
-    ) as recorder:
+    with InlineRecorder(path, META, clock, store_samples=store_samples, rows_a_commit=rows_a_commit) as recorder:
         for event, outputs in session_steps(n):
             clock.advance_to(max(clock.now_ns(), event.t_ns))
             recorder.record(event, outputs)
@@ -170,5 +170,6 @@ def content(row: LogRow) -> tuple[object, ...]:
 
 def recording_process(preparation: str) -> tuple[str, ...]:
     """Command of a recording process that first runs `preparation`; `row_writer` is imported."""
-    code = f"import sys\nfrom loop import row_writer\n{preparation}\nsys.exit(row_writer.serve(int(sys.argv[1])))"
+    serve = "sys.exit(row_writer.serve(int(sys.argv[1])))"
+    code = f"import sys\nfrom loop import row_writer\n{preparation}\n{serve}"
     return sys.executable, "-c", code

@@ -93,7 +93,7 @@ def same_arrays(left: np.ndarray, right: np.ndarray) -> bool:
 
 @pytest.mark.parametrize("kind", SMALL, ids=lambda kind: kind.__name__)
 def test_small_values_round_trip(kind: type[msgspec.Struct]) -> None:
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=25, deadline=None)
     @given(structs(kind))
     def check(value: Any) -> None:
         encode = encode_output if isinstance(value, get_args(events.SmallOutput)) else _encode_stored
@@ -117,7 +117,7 @@ def test_every_kind_of_event_has_a_kind_of_row() -> None:
     assert set(OUTPUT_KINDS) == outputs | {"features"}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(CHUNKS)
 def test_stored_chunks_round_trip(value: Chunk) -> None:
     found = decode(encode_input(value, store_samples=True))
@@ -156,7 +156,7 @@ def test_a_source_that_gives_other_samples_is_refused(wrong: np.ndarray) -> None
         decode(row, lambda *_: wrong)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 5), st.integers(0, 5), st.data())
 def test_features_round_trip(n: int, k: int, data: st.DataObject) -> None:
     value = Features(
@@ -227,7 +227,7 @@ def test_hostile_sizes_cost_no_memory(body: str) -> None:
             decode(Row(0, kind, body.encode(), b"\0" * 64))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     INT64,
     st.sampled_from(sorted(KINDS)) | TEXT,
@@ -239,7 +239,7 @@ def test_any_bytes_decode_to_a_typed_error(t_ns: int, kind: str, body: bytes, da
         decode(Row(t_ns, kind, body, data))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_a_changed_byte_decodes_to_an_event_or_a_typed_error(data: st.DataObject) -> None:
     rows = [encode_input(chunk(1), store_samples=True), encode_output(features(1)), _encode_stored(report(9))]
@@ -277,7 +277,7 @@ ROWS = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(ROWS, max_size=4), st.integers(0, 300))
 def test_frames_round_trip_and_wait_for_their_end(rows: list[LogRow], missing: int) -> None:
     stream = b"".join(map(frame, rows))
@@ -295,13 +295,13 @@ def test_frames_round_trip_and_wait_for_their_end(rows: list[LogRow], missing: i
     assert len(found) == len(rows) or whole > cut
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(ROWS, ROWS)
 def test_different_rows_have_different_frames(left: LogRow, right: LogRow) -> None:
     assert (frame(left) == frame(right)) == (left == right)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.binary(min_size=44, max_size=200))
 def test_bytes_that_are_no_frame_are_refused_or_wait(junk: bytes) -> None:
     try:

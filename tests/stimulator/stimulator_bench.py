@@ -1,10 +1,10 @@
-"""A mock stimulator on a virtual clock, with the driver on it and the meter's record: what most tests here stand on."""
+"""A mock stimulator on a virtual clock with its driver and meter: what most tests here stand on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from devices.clock import NS_PER_MS, VirtualClock
+from devices.clock import VirtualClock
 from devices.mock.electrodes import ElectrodeParameters
 from devices.mock.faults import parse
 from devices.mock.meter import Meter, MeterRecord
@@ -12,6 +12,7 @@ from devices.mock.output import OutputParameters
 from devices.mock.stimulator import StimulatorModel
 from devices.reference import InProcessWire, ReferenceStimulator
 from devices.stimulator import DeviceState, Readback
+from devices.units import NS_PER_MS
 
 LEASE_MS = 250
 IDEAL = OutputParameters(
@@ -38,9 +39,7 @@ class Bench:
     ) -> None:
         self.clock = VirtualClock()
         self.records: list[MeterRecord] = []
-        self.model = StimulatorModel(
-            seed=seed, body=body, output=output, meter=Meter(0, self.records.append)
-        )
+        self.model = StimulatorModel(seed=seed, body=body, output=output, meter=Meter(0, self.records.append))
         self.driver = ReferenceStimulator(InProcessWire(self.model, self.clock))
 
     @property

@@ -92,3 +92,12 @@ def test_initial_impedance_is_fit_for_arming_and_the_settled_one_is_lower() -> N
     body = ElectrodeParameters()
     assert 7000.0 <= body.bulk_ohm + body.skin_initial_ohm <= 9000.0
     assert body.bulk_ohm + body.skin_settled_ohm == 5000.0
+
+
+def test_joined_electrodes_are_a_resistor_without_memory() -> None:
+    state, _, _ = drive(STILL, 1000.0, 5000)
+    after, current, voltage = step(STILL, state, Contact(direct_ohm=60.0), 1000.0, 20.0, 5.001, MS)
+    assert current == 1000.0
+    assert voltage == pytest.approx(0.06)
+    assert (after.interface_v, after.polarisation_v) == (0.0, 0.0)
+    assert after.charge_uc == pytest.approx(state.charge_uc + 1.0)

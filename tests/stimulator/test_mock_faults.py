@@ -1,14 +1,14 @@
-"""The fault vocabulary, and that each fault shows where it should: at the meter, in the reports, or on the line."""
+"""The fault vocabulary, and that each fault shows at the meter, in the reports, or on the line."""
 
 from __future__ import annotations
 
 import pytest
 from stimulator_bench import Bench
 
-from devices.clock import NS_PER_MS
 from devices.mock.faults import FAULTS, FaultError, injection, lookup, parse
 from devices.mock.meter import time_to_zero
 from devices.stimulator import DeviceProtocolError, DeviceState, Readback, StopClass
+from devices.units import NS_PER_MS
 
 LEVEL = 200
 
@@ -45,14 +45,14 @@ def test_faults_are_read_with_numbers_and_a_moment() -> None:
     assert (fault.spec.name, fault.values, fault.at_s) == (
         "impedance_rise", {"factor": 3.0, "over_s": 0.5}, 12.5,
     )  # fmt: skip
-    assert parse("short") == injection("short")
+    assert parse("reset") == injection("reset")
     assert parse("over_current").values == {"extra_ua": 400.0}
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("short:ohm=3", "no parameter 'ohm'; it has: none"),
+        ("gain_x2:ohm=3", "no parameter 'ohm'; it has: gain"),
         ("over_current:extra=3", "it has: extra_ua"),
         ("over_current:extra_ua", "key=value"),
         ("over_current:extra_ua=many", "'many' is no number"),
@@ -148,12 +148,21 @@ def test_impedance_rises_past_the_stop_limit() -> None:
     assert bench.model.current_ua == pytest.approx(LEVEL, abs=10)
 
 
-@pytest.mark.parametrize(("fault", "ms", "ohm"), [("short", 300, 300), ("bridge:over_s=1", 1300, 500)])
-def test_a_short_and_a_bridge_lower_the_impedance(fault: str, ms: int, ohm: float) -> None:
-    _, last = steady(fault, ms)
-    assert last.impedance_ohm is not None
-    assert last.impedance_ohm < ohm + 800  # what is left of the polarisation at 0.2 mA
-    assert abs(last.voltage_mv or 0) < 1100
+@pytest.mark.parametrize(("fault", "ohm"), [("short", 60), ("short:ohm=250", 250)])
+def test_a_short_shows_in_the_impedance_and_the_voltage(fault: str, ohm: float) -> None:
+    bench, last = steady(fault)
+    assert last.impedance_ohm == pytest.approx(ohm, abs=60)  # five counts of 2.44 mV at 0.2 mA
+    assert bench.model.voltage_v == pytest.approx(ohm * bench.model.current_ua * 1e-6)
+
+
+def test_a_bridge_lowers_the_impedance_slowly() -> None:
+    bench, early = steady("bridge:over_s=2", 300)
+    late = bench.hold(LEVEL, 2000)[-1]
+    assert early.impedance_ohm is not None
+    assert late.impedance_ohm is not None
+    assert early.impedance_ohm > 2000
+    # 400 ohm of bulk, 1 % of the skin, and what the firmware leaves of the polarisation at 0.2 mA
+    assert 440 <= late.impedance_ohm <= 1000
 
 
 # ---- sensors, replies, line
@@ -181,9 +190,9 @@ def test_slow_replies_acknowledge_late() -> None:
     bench = Bench()
     bench.at(LEVEL)
     bench.inject("slow_replies:delay_ms=300")
-    assert bench.hold(LEVEL, 290) == [] or bench.now  # nothing new for 300 ms but what was under way
+    assert len(bench.hold(LEVEL, 290)) <= 1
     last = bench.hold(LEVEL, 300)[-1]
-    assert bench.driver.last_seq - last.ack_seq == pytest.approx(31, abs=4)
+    assert 29 <= bench.driver.last_seq - last.ack_seq <= 34
 
 
 @pytest.mark.parametrize("fault", ["lost_replies", "half_open"])
@@ -195,7 +204,7 @@ def test_silence_reaches_the_host(fault: str) -> None:
 
 
 def test_lost_replies_leave_the_device_working_and_half_open_does_not() -> None:
-    alive, _ = Bench(), None
+    alive = Bench()
     alive.at(LEVEL)
     alive.inject("lost_replies")
     alive.hold(LEVEL, 400)

@@ -139,7 +139,7 @@ def test_lease_ends_in_a_ramp_of_2_ma_a_second_and_a_disarmed_device() -> None:
     assert device.firmware.set_ua == 0.0
     assert device.k - start == 449
     device.tick(SETTLE_MS, Heartbeat())
-    assert device.firmware.state is DeviceState.IDLE
+    assert device.firmware.relay_wanted is False
     assert device.say(SetLevel(400, 250)) == AckResult.NOT_ARMED
 
 

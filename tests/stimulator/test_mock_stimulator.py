@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import time
@@ -12,16 +13,14 @@ from hypothesis import strategies as st
 from stimulator_bench import IDEAL, RESISTOR, Bench
 
 from devices import refproto as proto
-from devices.clock import NS_PER_MS, NS_PER_S
+from devices.mock.electrodes import ElectrodeParameters
 from devices.mock.meter import Meter, MeterRecord, time_to_zero
 from devices.mock.output import OutputParameters
 from devices.mock.stimulator import MAX_OUTPUT_BYTES, StimulatorModel
+from devices.reference import InProcessWire, ReferenceStimulator
 from devices.refframe import Decoder
 from devices.stimulator import DeviceState, StopClass
-
-
-def sample_at(records: list[MeterRecord], t_ns: int) -> float:
-    return next(record.current_ua for record in records if record.t_ns >= t_ns)
+from devices.units import NS_PER_MS, NS_PER_S
 
 
 def test_ramp_rises_at_the_latched_slew_and_reaches_the_level() -> None:
@@ -70,13 +69,12 @@ def test_gain_and_offset_stay_within_their_bounds_and_differ_by_seed() -> None:
 def test_analogue_stage_lags_by_20_ms() -> None:
     bench = Bench(body=RESISTOR, output=IDEAL)
     bench.at(200)
-    start = bench.now
     bench.driver.stop(StopClass.S1_ABORT_RAMP)
-    bench.run(300, bench.driver.heartbeat)
-    began = next(r.t_ns for r in bench.records if r.t_ns > start and r.current_ua < 199.9)
-    # The response to a ramp of slope s is s (t - tau + tau exp(-t/tau)).
-    expected = 200.0 - 2.0 * (60.0 - 20.0 + 20.0 * math.exp(-3.0))
-    assert sample_at(bench.records, began + 60 * NS_PER_MS) == pytest.approx(expected, abs=4.5)
+    bench.run(90, bench.driver.heartbeat)
+    # Behind a ramp of slope s it lags by s tau (1 - exp(-t/tau)).
+    assert bench.model.current_ua - bench.model.dac_ua == pytest.approx(
+        2.0 * 20.0 * (1.0 - math.exp(-85.0 / 20.0)), abs=2.0
+    )
 
 
 @pytest.mark.parametrize(("compliance_v", "limit_ua"), [(20.0, 1000.0), (4.0, 800.0)])
@@ -110,7 +108,7 @@ def test_abort_ramp_is_monotonic_and_ends_within_its_second(level_ua: int) -> No
     bench.driver.stop(StopClass.S1_ABORT_RAMP)
     bench.run(1000, bench.driver.heartbeat)
     flow = [r.current_ua for r in bench.records if r.t_ns >= start + 10 * NS_PER_MS and r.current_ua > 10]
-    assert all(b <= a + 1e-9 for a, b in zip(flow, flow[1:], strict=False))
+    assert all(b <= a + 1e-9 for a, b in itertools.pairwise(flow))
     assert time_to_zero(bench.records, start) <= level_ua / 2000.0 + 0.1
     assert bench.model.meter.max_fall_ua_s <= 2000.0 * 1.02
 
@@ -150,7 +148,7 @@ def test_reports_come_every_20_ms_and_at_every_change_of_state() -> None:
         times += [ms for frame in frames if isinstance(proto.parse_device(frame), proto.Report)]
     on_grid = [ms for ms in times if ms % 20 == 0]
     assert on_grid == list(range(20, 201, 20))
-    assert [ms for ms in times if ms % 20] in ([1, 107], [1, 108], [1, 109])
+    assert [ms for ms in times if ms % 20] in ([1, 106], [1, 107], [1, 108], [1, 109])
 
 
 def test_impedance_is_known_before_arming_from_less_than_10_ua() -> None:
@@ -165,10 +163,10 @@ def test_impedance_is_known_before_arming_from_less_than_10_ua() -> None:
 
 
 def test_impedance_falls_while_current_flows_and_is_unknown_when_cut() -> None:
-    bench = Bench()
+    bench = Bench(body=ElectrodeParameters(decay_charge_uc=2000.0))
     bench.arm()
     early = next(r.impedance_ohm for r in bench.hold(1000, 2000) if (r.measured_ua or 0) > 100)
-    late = bench.hold(1000, 40_000)[-1].impedance_ohm
+    late = bench.hold(1000, 10_000)[-1].impedance_ohm
     assert early is not None
     assert late is not None
     assert late == pytest.approx(5000.0, rel=0.1)
@@ -178,9 +176,10 @@ def test_impedance_falls_while_current_flows_and_is_unknown_when_cut() -> None:
 
 
 def test_polarisation_left_by_a_gate_does_not_spoil_the_impedance_at_rest() -> None:
-    bench = Bench()
+    bench = Bench(body=ElectrodeParameters(decay_charge_uc=2000.0, polarisation_tau_s=5.0))
     bench.arm()
-    bench.hold(1000, 60_000)
+    bench.hold(1000, 15_000)
+    assert bench.model.voltage_v > 6.0  # 1 mA over 5 kOhm, and more than a volt of polarisation
     bench.hold(0, 1000)
     last = bench.run(1000, bench.driver.heartbeat)[-1]
     assert last.state is DeviceState.ARMED
@@ -191,18 +190,17 @@ def scripted(seed: int, partition: random.Random | None) -> tuple[bytes, list[Me
     """One session of scripted bytes; `partition` asks for more calls of `advance` in between."""
     records: list[MeterRecord] = []
     model = StimulatorModel(seed=seed, meter=Meter(0, records.append))
-    output, t_ns, seq = b"", 0, 0
+    output, t_ns = b"", 0
     script: list[tuple[int, proto.HostMessage]] = [(700, proto.Identify()), (5, proto.Arm(500, 200))]
     script += [(30, proto.SetLevel(60, 200))] * 25 + [(30, proto.Heartbeat())] * 20
     script += [(3, proto.ResetFault()), (900, proto.Arm(500, 200))]
-    for wait_ms, message in script:
+    for seq, (wait_ms, message) in enumerate(script, start=1):
         goal = t_ns + wait_ms * NS_PER_MS + 137_000
         while partition is not None and partition.random() < 0.8:
             t_ns = partition.randint(t_ns, goal)
             model.advance(t_ns)
             output += model.take_output()
         t_ns = goal
-        seq += 1
         model.receive(proto.encode(seq, message), t_ns)
     model.advance(t_ns + 2 * NS_PER_S)
     output += model.take_output()
@@ -210,9 +208,9 @@ def scripted(seed: int, partition: random.Random | None) -> tuple[bytes, list[Me
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.integers(0, 3), st.randoms(use_true_random=False))
-def test_results_do_not_depend_on_how_time_is_cut(seed: int, partition: random.Random) -> None:
-    assert scripted(seed, partition) == scripted(seed, None)
+@given(st.integers(0, 3), st.integers(0, 2**32))
+def test_results_do_not_depend_on_how_time_is_cut(seed: int, partition: int) -> None:
+    assert scripted(seed, random.Random(partition)) == scripted(seed, None)
 
 
 def test_results_depend_on_the_seed() -> None:
@@ -235,7 +233,7 @@ def test_output_that_nobody_takes_is_bounded() -> None:
 
 
 def test_time_at_rest_is_cheap_and_current_is_affordable() -> None:
-    """Both in units of one model step, measured in the same run: no absolute speed is asked of the machine."""
+    """A second at rest costs less than half a second with current, measured in the same run."""
     bench = Bench()
     bench.at(500)
     start = time.perf_counter()
@@ -250,3 +248,37 @@ def test_time_at_rest_is_cheap_and_current_is_affordable() -> None:
         bench.model.take_output()
     resting_s = time.perf_counter() - start
     assert resting_s / 60.0 < 0.5 * flowing_s / 4.0
+
+
+def test_polarisation_is_mostly_compensated_at_low_current() -> None:
+    """After 1 mA for long, at 60 uA: over a volt of polarisation alone would read as 20 kOhm."""
+    bench = Bench(body=ElectrodeParameters(decay_charge_uc=2000.0, polarisation_tau_s=5.0))
+    bench.arm()
+    bench.hold(1000, 15_000)
+    last = bench.hold(60, 800)[-1]
+    assert bench.model.voltage_v / 60e-6 > 20_000.0
+    assert last.impedance_ohm is not None
+    assert 5000 <= last.impedance_ohm <= 8000
+
+
+def test_host_timeout_trips_on_its_millisecond_at_rest_too() -> None:
+    bench = Bench()
+    bench.driver.open()
+    bench.run(33 * 10)
+    bench.clock.advance_to(bench.now + 7 * NS_PER_MS)
+    bench.driver.arm(100, 100)
+    bench.pass_time(249)
+    assert bench.model.firmware.timeout_k is not None
+    bench.pass_time(1)
+    assert bench.model.firmware.state is DeviceState.FAULT
+
+
+def test_what_an_earlier_host_sent_last_does_not_disturb_the_next_ones_numbering() -> None:
+    bench = Bench()
+    bench.arm()
+    bench.driver.set_level(100, 250)  # still on its way through the device when the next host opens
+    other = ReferenceStimulator(InProcessWire(bench.model, bench.clock))
+    other.open()
+    bench.driver = other
+    last = bench.run(100)[-1]
+    assert (last.ack_seq, last.state, last.commanded_ua) == (other.last_seq, DeviceState.IDLE, 0)

@@ -1,0 +1,190 @@
+"""The policy: the CUSUM worked by hand, its hysteresis, the null's statistics, the learner, and the reasons given."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+import pytest
+
+from loop import policy
+from loop.config import PolicyTable
+from loop.policy import MIN_PSEUDO, Null, PolicyState, judge, score, start_sense, take_pseudo
+
+TABLE = PolicyTable(
+    threshold=8.0,
+    release=4.0,
+    drift=0.25,
+    expected_offset=0.0,
+    expected_gain=0.0,
+    min_outcomes=3,
+    refractory_s=60.0,
+    max_duty=0.5,
+    duty_window_s=600.0,
+)
+# A null of one stream with mean 0 and deviation 1: the index of an outcome is its feature.
+PLAIN = PolicyState(null=Null(100, (0.0,), (1.0,)), composite=Null(100, (0.0,), (1.0,)))
+
+
+def play(state: PolicyState, values: list[float]) -> tuple[PolicyState, list[float]]:
+    """Score one valid outcome a value; returns the evidence after each."""
+    evidence = []
+    for event, value in enumerate(values, start=1):
+        state, said = score(TABLE, state, event, "", 0.5, (value,), "")
+        evidence.append(said.evidence)
+    return state, evidence
+
+
+def test_the_cusum_is_what_hand_work_gives() -> None:
+    _, evidence = play(PLAIN, [1.0, -0.5, 2.0, -3.0, 0.25, 0.75])
+    assert evidence == pytest.approx([0.75, 0.0, 1.75, 0.0, 0.0, 0.5])
+
+
+def test_what_the_normative_learner_expects_is_taken_off_first() -> None:
+    table = msgspec.structs.replace(TABLE, expected_offset=0.5, expected_gain=2.0)
+    _, said = score(table, PLAIN, 1, "H", 1.0, (3.0,), "")
+    assert said.surprise == 0.5
+    assert said.expected == pytest.approx(1.5)
+    assert said.index == pytest.approx(3.0)
+    assert said.excess == pytest.approx(1.5)
+    assert said.evidence == pytest.approx(1.25)
+
+
+def test_evidence_saturates_at_twice_the_threshold() -> None:
+    _, evidence = play(PLAIN, [4.0] * 20)
+    assert max(evidence) == evidence[-1] == 2 * TABLE.threshold
+
+
+def test_the_gate_is_wanted_at_the_threshold_and_released_at_the_release_level() -> None:
+    state = PLAIN._replace(window=(1, 2, 3), evidence=7.9)
+    assert judge(TABLE, state) == ("closed", "evidence 7.9 below the threshold 8")
+    assert judge(TABLE, state._replace(evidence=8.0)) == ("open", "evidence 8.0 reached the threshold 8")
+    wanted = state._replace(wanted=True)
+    assert judge(TABLE, wanted._replace(evidence=4.1)) == ("open", "evidence 4.1 still above the release level 4")
+    assert judge(TABLE, wanted._replace(evidence=4.0)) == ("closed", "evidence 4.0 fell to the release level 4")
+
+
+def test_nothing_is_wanted_before_the_window_has_its_outcomes() -> None:
+    state = PLAIN._replace(window=(1, 2), evidence=16.0)
+    assert judge(TABLE, state) == ("closed", "2 of 3 valid outcomes in this window")
+    assert judge(TABLE, start_sense(state)).reason == "0 of 3 valid outcomes in this window"
+    assert start_sense(state).evidence == 16.0
+
+
+def test_an_outcome_that_is_refused_moves_no_evidence_but_teaches_the_learner() -> None:
+    before = PLAIN._replace(evidence=3.0, window=(1,))
+    after, said = score(TABLE, before, 2, "H", 1.0, (4.0,), "overlaps HOLD")
+    assert (said.reason, said.evidence, said.excess) == ("overlaps HOLD", 3.0, None)
+    assert (after.evidence, after.window) == (3.0, (1,))
+    assert dict(after.belief) == {"H": 0.625}
+
+
+@pytest.mark.parametrize(
+    ("state", "features", "reason"),
+    [
+        (PLAIN, None, "features not valid"),
+        (PolicyState(), (1.0,), f"the null has 0 of {MIN_PSEUDO} pseudo-events"),
+        (PLAIN._replace(composite=Null(MIN_PSEUDO - 1, (0.0,), (1.0,))), (1.0,), "the null has 29 of 30 pseudo-events"),
+    ],
+)
+def test_without_features_or_null_an_outcome_is_no_evidence_and_says_why(
+    state: PolicyState, features: tuple[float, ...] | None, reason: str
+) -> None:
+    after, said = score(TABLE, state, 1, "", 0.5, features, "")
+    assert said.reason == reason
+    assert said.index is None
+    assert after.window == ()
+
+
+def test_the_learner_is_rescorla_wagner_with_rate_a_quarter() -> None:
+    belief: tuple[tuple[str, float], ...] = ()
+    assert policy.surprise_of(belief, "H", 1.0) == 0.5
+    for expected in (0.625, 0.71875, 0.7890625):
+        belief = policy.update_belief(belief, "H", 1.0)
+        assert dict(belief)["H"] == expected
+    belief = policy.update_belief(belief, "L", 0.0)
+    assert belief == (("H", 0.7890625), ("L", 0.375))
+    assert policy.surprise_of(belief, "L", 1.0) == 0.625
+    assert policy.surprise_of(belief, "never seen", 0.0) == 0.5
+
+
+def test_the_null_has_the_moments_of_what_it_was_given() -> None:
+    draws = np.random.default_rng(1).normal([3.0, -20.0], [2.0, 0.1], size=(300, 2))
+    null = Null()
+    for row in draws:
+        null = policy.learn_null(null, tuple(row))
+    assert null.n == 300
+    np.testing.assert_allclose(null.mean, draws.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(null.variance, draws.var(axis=0), rtol=1e-9)
+
+
+def test_the_null_follows_a_slow_drift() -> None:
+    null = Null()
+    for _ in range(1000):
+        null = policy.learn_null(null, (0.0,))
+    for _ in range(1500):
+        null = policy.learn_null(null, (5.0,))
+    assert null.mean[0] == pytest.approx(5.0 * (1 - (1 - 1 / 300) ** 1500), rel=1e-9)
+
+
+def test_the_index_of_null_draws_has_mean_zero_and_deviation_one() -> None:
+    rng = np.random.default_rng(2)
+    mixing = np.array([[1.0, 0.6, 0.2, 0.0], [0.0, 0.8, 0.1, 0.1], [0.0, 0.0, 2.0, 0.5], [0.0, 0.0, 0.0, 3.0]])
+    draws = rng.normal(size=(4000, 4)) @ mixing + [1.0, -7.0, 30.0, 0.0]
+    state, index = PolicyState(), []
+    for row in draws:
+        features = tuple(row.tolist())
+        if state.composite.n >= 300:
+            said = score(TABLE, state, 1, "", 0.5, features, "")[1]
+            assert said.index is not None
+            index.append(said.index)
+        state = take_pseudo(state, features)
+    assert np.mean(index) == pytest.approx(0.0, abs=0.06)
+    assert np.std(index) == pytest.approx(1.0, abs=0.06)
+
+
+def test_one_wild_stream_cannot_carry_the_composite_beyond_its_clip() -> None:
+    null = Null(100, (0.0,) * 4, (1.0,) * 4)
+    state = PolicyState(null=null, composite=Null(100, (0.0,), (1.0,)))
+    _, said = score(TABLE, state, 1, "", 0.5, (1e300, 0.0, 0.0, 0.0), "")
+    assert said.index == pytest.approx(1.0)
+
+
+def test_nothing_is_mutated_and_the_same_question_has_the_same_answer() -> None:
+    before = PLAIN._replace(belief=(("H", 0.7),), window=(1,), evidence=2.0)
+    copy = PolicyState(*before)
+    first = score(TABLE, before, 2, "H", 1.0, (2.0,), "")
+    take_pseudo(before, (9.0,))
+    judge(TABLE, before)
+    assert before == copy
+    assert score(TABLE, before, 2, "H", 1.0, (2.0,), "") == first
+
+
+def run_lengths(threshold: float, runs: int) -> tuple[float, float]:
+    """Mean trials to a false gate of N(0,1) excess, and its standard error."""
+    table = msgspec.structs.replace(TABLE, threshold=threshold, release=threshold / 2)
+    draws = iter(np.random.default_rng(12).normal(size=400_000).tolist())
+    lengths = []
+    for _ in range(runs):
+        state, n = PLAIN._replace(window=(1, 2, 3)), 0
+        while judge(table, state).wanted == "closed":
+            n += 1
+            state = score(table, state, n, "", 0.5, (next(draws),), "")[0]._replace(window=(1, 2, 3))
+        lengths.append(n)
+    return float(np.mean(lengths)), float(np.std(lengths) / np.sqrt(len(lengths)))
+
+
+@pytest.mark.parametrize(("threshold", "runs"), [(3.0, 1000), (5.0, 400), (8.0, 150)])
+def test_false_gates_come_as_rarely_as_theory_says(threshold: float, runs: int) -> None:
+    """Average run length of a CUSUM, Siegmund (1985): (exp(2 d b) - 2 d b - 1) / (2 d^2) with b = h + 1.166."""
+    b = 2 * TABLE.drift * (threshold + 1.166)
+    theory = (math.exp(b) - b - 1) / (2 * TABLE.drift**2)
+    mean, error = run_lengths(threshold, runs)
+    assert error < theory / 8
+    assert abs(mean - theory) < 4 * error
+
+
+def test_the_default_threshold_gives_a_false_gate_in_about_752_trials() -> None:
+    mean, error = run_lengths(8.0, 150)
+    assert abs(mean - 752) < 3 * error
