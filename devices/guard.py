@@ -272,7 +272,7 @@ def _silence(params: Params, state: State, t_ns: int) -> str:
 
 
 def _silenced(params: Params, state: State, t_ns: int, why: str) -> Result:
-    state = replace(state, silences=state.silences + 1)
+    state = replace(state, silences=state.silences + 1, blind=True)
     if state.silences > 1:
         return latch(state, t_ns, f"{why}, for the second time")
     return stop(params, state, t_ns, StopClass.S1_ABORT_RAMP, why)

@@ -83,7 +83,7 @@ def _off(params: Params, state: State, t_ns: int, readback: Readback) -> str:
     between zero and the ramp as it was one lag ago is right.
     """
     if state.phase is Phase.ABORTING:
-        least, most = 0, abort_level(params, state, t_ns - params.lag_ns)
+        least, most = 0, state.from_ua if state.blind else abort_level(params, state, t_ns - params.lag_ns)
         tolerance = max(params.tolerance_ua, most // 10)
     else:
         least = most = state.level_ua

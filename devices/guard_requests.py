@@ -171,6 +171,7 @@ def reset(params: Params, state: State, t_ns: int, event: link.Reset) -> Result:
         phase_ns=t_ns,
         zero_ns=t_ns,
         boot_count=None,
+        blind=False,
         garbage_ns=(),
         off_ns=NEVER,
         ohm_ns=NEVER,

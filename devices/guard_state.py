@@ -135,6 +135,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     ack_seq: int = -1
     ack_ns: int = NEVER
     silences: int = 0
+    blind: bool = False
+    """Whether this abort began because the device was silent: what it then says may be old."""
     reserved_uc: int = 0
     reserved_ms: int = 0
     gate_fc: int = 0

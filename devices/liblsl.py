@@ -1,5 +1,4 @@
-"""The one place that loads liblsl: without its log on the user's screen, and kept to this machine where
-asked.
+"""The one place that loads liblsl: without its log on the user's screen, kept to this machine where asked.
 
 liblsl reads its settings once, at first use. What a user set in an ``lsl_api.cfg`` is respected; only its
 log, which would run through every screen, is turned off unless that file speaks of it.
@@ -92,7 +91,7 @@ def load(reach: Reach = "network") -> ModuleType:
     module
         ``pylsl``.
     """
-    global _loaded
+    global _loaded  # noqa: PLW0603  # liblsl itself is one for the whole process
     with _lock:
         if _loaded is None:
             import pylsl

@@ -24,7 +24,7 @@ MAX_ON_TIME_S: Final = 1200.0
 MAX_CHARGE_UC: Final = 2_400_000
 ARM_BELOW_OHM: Final = 10_000
 STOP_ABOVE_OHM: Final = 20_000
-SHORT_BELOW_OHM: Final = 100
+SHORT_BELOW_OHM: Final = 800
 OPEN_ABOVE_OHM: Final = 200_000
 
 # What an honest gate may use beyond the plan: an ammeter that reads 5 % high, and a second of scheduling.

@@ -251,6 +251,8 @@ class Engine:
         return begun and t_ns - self._renewed_ns >= _RENEW_AT_ZERO_NS
 
     def _take_device(self, event: Device) -> None:
+        if not self._config.stimulates:
+            return
         match event.message:
             case link.Report() as report:
                 if self._stopping and report.phase in ("armed", "live"):

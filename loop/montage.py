@@ -25,9 +25,7 @@ _ALIASES: Final = {
 }
 
 _PREFIX: Final = re.compile(r"^eeg[\s_:.-]*(?=\w)", re.IGNORECASE)
-_REFERENCE: Final = re.compile(
-    r"[\s_-]+(ref|le|re|ar|avg|av|cz|a1|a2|m1|m2|a1a2|m1m2|linked)\d*$", re.IGNORECASE
-)
+_REFERENCE: Final = re.compile(r"[\s_-]+(ref|le|re|ar|avg|av|cz|a1|a2|m1|m2|a1a2|m1m2|linked)\d*$", re.IGNORECASE)
 
 
 def standard_label(label: str) -> str:

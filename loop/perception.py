@@ -97,7 +97,7 @@ class Perception:
         self._unannounced: deque[int] = deque(maxlen=_MOST_MARKERS_WAITING)
         self._flooded = 0
         self._known: dict[int, _Known] = {}
-        self._cue = ""
+        self._cues: deque[tuple[int, str]] = deque(maxlen=8)
         self._next_event = 1
         self._next_pseudo = 0
         self._pseudo_every = 1
@@ -281,13 +281,13 @@ class Perception:
         self._waiting = [one for one in self._waiting if one.acts_ns > last_ns]
         for acts_ns, stamp_ns, meaning in now:
             if meaning.kind == "cue":
-                self._cue = meaning.cue
+                self._cues.append((stamp_ns, meaning.cue))
             elif len(self._known) >= _MOST_EVENTS_OPEN:
                 self._flooded += 1
                 continue
             else:
                 rows.append((self._sample_of(stamp_ns) - first, markers.NO_CHANNEL, self._next_event))
-                self._known[self._next_event] = _Known(meaning, self._cue, stamp_ns)
+                self._known[self._next_event] = _Known(meaning, self._cue_before(stamp_ns), stamp_ns)
                 self._next_event += 1
             rows.append((self._sample_of(acts_ns) - first, meaning.channel, -1))
         while self._next_pseudo < first + len(stamps):
@@ -305,6 +305,10 @@ class Perception:
         while self._due and now_ns - self._due[0] >= 2 * OUT_DUE_WINDOW_NS:
             due_ns = self._due.popleft()
             self._waiting.append(_Waiting(due_ns + 2 * OUT_DUE_WINDOW_NS, due_ns, markers.meaning("STIM/OMIT")))
+
+    def _cue_before(self, stamp_ns: int) -> str:
+        """The cue that an outcome at `stamp_ns` belongs to; an omission is known only when the next cue may have come."""
+        return next((cue for cue_ns, cue in reversed(self._cues) if cue_ns <= stamp_ns), "")
 
     def _sample_of(self, stamp_ns: int) -> int:
         """First sample at or after a time, in the kernel's count; the oldest remembered one for anything earlier."""

@@ -79,9 +79,7 @@ class _Part:
         self.markers = markers
 
 
-def patient_blocks(
-    patient: Patient, current_ua: Callable[[], float], chunk_s: float = 0.02
-) -> Iterator[Block]:
+def patient_blocks(patient: Patient, current_ua: Callable[[], float], chunk_s: float = 0.02) -> Iterator[Block]:
     """Blocks of a simulated patient, each made when it is asked for, under the current that flows then.
 
     Parameters
@@ -122,9 +120,7 @@ def _outlets(pylsl: Any, amplifier: Amplifier) -> tuple[Any, Any]:
     n = len(amplifier.labels)
     if len(amplifier.units) != n or len(amplifier.positions_m) not in (0, n):
         raise ValueError(f"{n} labels need {n} units, and {n} positions or none")
-    info = pylsl.StreamInfo(
-        amplifier.name, "EEG", n, amplifier.sfreq_hz, _FORMATS[amplifier.dtype], amplifier.source_id
-    )
+    info = pylsl.StreamInfo(amplifier.name, "EEG", n, amplifier.sfreq_hz, _FORMATS[amplifier.dtype], amplifier.source_id)
     desc = info.desc()
     desc.append_child_value("manufacturer", "cereloop")
     desc.append_child("cereloop").append_child_value("simulated", "true")
@@ -213,11 +209,7 @@ def stream(
         if wait_for_consumers_s is not None:
             give_up_s = pylsl.local_clock() + wait_for_consumers_s
             # In short looks, because a signal is only seen between two of them.
-            while (
-                not stop.is_set()
-                and pylsl.local_clock() < give_up_s
-                and not outlet.wait_for_consumers(_LOOK_S)
-            ):
+            while not stop.is_set() and pylsl.local_clock() < give_up_s and not outlet.wait_for_consumers(_LOOK_S):
                 pass
         sent = _send(pylsl, outlet, marker_outlet, blocks, amplifier, chunk_s, stop, on_progress)
         # What was pushed last is still on its way in liblsl's own thread.
@@ -242,9 +234,7 @@ def _send(
     for block in blocks:
         samples = np.asarray(block.samples, dtype=amplifier.dtype)
         if samples.ndim != 2 or samples.shape[1] != len(amplifier.labels):
-            raise ValueError(
-                f"a block of shape {samples.shape} does not fit {len(amplifier.labels)} channels"
-            )
+            raise ValueError(f"a block of shape {samples.shape} does not fit {len(amplifier.labels)} channels")
         if int(block.stamps_ns[0]) + lap_ns <= last_ns:
             lap_ns = last_ns + period_ns - int(block.stamps_ns[0])
         stamps_s = zero_s + (block.stamps_ns + lap_ns) * 1e-9

@@ -99,8 +99,7 @@ def radial_dipole(directions: Float64s, source: Float64s) -> Float64s:
 
 
 def fading(directions: Float64s, towards: Float64s, reach_m: float) -> Float64s:
-    """Share (n,) of something at the scalp that fades as exp(-distance / reach) from the point in direction
-    `towards`.
+    """Share (n,) of something that fades over the scalp as exp(-distance / reach) from direction `towards`.
 
     1 at the nearest electrode, so that its size can be given where it is worst.
     """

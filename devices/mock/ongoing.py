@@ -1,5 +1,4 @@
-"""What a head gives off without being asked: background rhythm, alpha, muscle, blinks, mains and sensor
-noise.
+"""What a head gives off without being asked: background, alpha, muscle, blinks, mains and sensor noise.
 
 Made in blocks of fixed length from random streams of their own, so that how it is read cannot change it.
 """
@@ -163,9 +162,7 @@ class Generator:
     def _episodes(self, duration_s: float) -> tuple[Float64s, Float64s, Float64s]:
         """Times of blinks; (start, length, gain, which) of muscle bursts; times of heartbeats; in seconds."""
         rng = self._rng["plan"]
-        blinks = np.cumsum(
-            rng.gamma(4.0, 60.0 / _BLINKS_MIN / 4.0, int(duration_s / 60.0 * _BLINKS_MIN * 1.5) + 8)
-        )
+        blinks = np.cumsum(rng.gamma(4.0, 60.0 / _BLINKS_MIN / 4.0, int(duration_s / 60.0 * _BLINKS_MIN * 1.5) + 8))
         n = int(duration_s / 60.0 * _BURSTS_MIN * 1.5) + 8
         bursts = np.stack(
             [

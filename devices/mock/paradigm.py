@@ -73,8 +73,8 @@ def _plan(block: BlockName, rng: np.random.Generator) -> list[tuple[str, Outcome
         for percent in _STATED_PERCENT:
             for grade, level in enumerate(_STATED_LEVELS, start=1):
                 told = percent / 100.0 * level
-                for outcome in _outcomes(each, percent / 100.0, ("INN", "OMIT")):
-                    plan.append((f"P{percent}/I{grade}", outcome, level, told))
+                outcomes = _outcomes(each, percent / 100.0, ("INN", "OMIT"))
+                plan += [(f"P{percent}/I{grade}", outcome, level, told) for outcome in outcomes]
     else:
         table = {"A": _ACQUIRED, "P": _PROBABILISTIC, "V": _REVERSED}[block]
         fills: tuple[Outcome, ...] = ("INN", "OMIT") if block == "P" else ("INN",)

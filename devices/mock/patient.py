@@ -224,14 +224,10 @@ class Patient:
     def _topographies(self) -> None:
         s = self.settings
         directions = head.electrode_directions(s.labels)
-        self._crus = np.stack(
-            [head.radial_dipole(directions, head.from_mni(p)) for p in (head.CRUS_LEFT, head.CRUS_RIGHT)]
-        )
+        self._crus = np.stack([head.radial_dipole(directions, head.from_mni(p)) for p in (head.CRUS_LEFT, head.CRUS_RIGHT)])
         self._vertex = unit_peak(head.radial_dipole(directions, head.from_mni(head.MIDCINGULATE)))
         self._visual = unit_peak(head.radial_dipole(directions, head.from_mni(head.VISUAL)))
-        self._neck = (
-            s.muscle_uv * self._traits.muscle * s.startle * muscle_topographies(directions).max(axis=1)
-        )
+        self._neck = s.muscle_uv * self._traits.muscle * s.startle * muscle_topographies(directions).max(axis=1)
         pad = head.electrode_directions([s.pad_label])[0]
         beside = np.exp(-head.RADIUS_M * np.linalg.norm(directions - pad, axis=1) / _PAD_REACH_M)
         self._beside_pad = beside
@@ -358,9 +354,7 @@ class Patient:
         self._add(trial.outcome_sample, part)
 
         if trial.rated is not None:
-            pain = (
-                trial.intensity * traits.pain * (0.7 + 0.3 * expected) if noxious else 0.2 * trial.intensity
-            )
+            pain = trial.intensity * traits.pain * (0.7 + 0.3 * expected) if noxious else 0.2 * trial.intensity
             text = f"RATE/PAIN/{min(100, max(0, round(pain + 6.0 * judged)))}"
             heapq.heappush(self._markers, (trial.rated, trial.number, text))
         self.truth.append(
@@ -394,9 +388,7 @@ class Patient:
             eeg += near[:, None] * self._beside_pad
             eeg += (0.1 * abs(ma) * self._block.blink[a:b])[:, None] * self._generator.blink_topography
         steps = np.rint(eeg * _STEPS_PER_UV)
-        np.clip(
-            steps, -self.settings.rail_uv * _STEPS_PER_UV, self.settings.rail_uv * _STEPS_PER_UV, out=steps
-        )
+        np.clip(steps, -self.settings.rail_uv * _STEPS_PER_UV, self.settings.rail_uv * _STEPS_PER_UV, out=steps)
         steps /= _STEPS_PER_UV
         return steps
 

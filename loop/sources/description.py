@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from loop.events import Layout
 from loop.montage import is_eeg_label
@@ -65,7 +65,7 @@ def _position(x: str | None, y: str | None, z: str | None) -> Position | None:
     return values[0], values[1], values[2]
 
 
-def _child(element: ElementTree.Element, name: str) -> str:
+def _child(element: ET.Element, name: str) -> str:
     return (element.findtext(name) or "").strip()
 
 
@@ -89,16 +89,13 @@ def from_xml(text: str) -> Description:
     """
     if len(text) > MAX_DESCRIPTION_BYTES:
         raise SourceError(
-            f"The stream's description is larger than {MAX_DESCRIPTION_BYTES} characters;"
-            " no EEG amplifier needs that."
+            f"The stream's description is larger than {MAX_DESCRIPTION_BYTES} characters; no EEG amplifier needs that."
         )
     if "<!" in text.replace("<!--", ""):
-        raise SourceError(
-            "The stream's description contains XML declarations (<!...>), which LSL never writes."
-        )
+        raise SourceError("The stream's description contains XML declarations (<!...>), which LSL never writes.")
     try:
-        root = ElementTree.fromstring(text)
-    except (ElementTree.ParseError, ValueError, RecursionError) as error:
+        root = ET.fromstring(text)  # noqa: S314  # bounded and free of declarations, hence of entities
+    except (ET.ParseError, ValueError, RecursionError) as error:
         raise SourceError(f"The stream's description is not valid XML: {error}.") from error
     channels: list[Channel] = []
     for element in root.iterfind("desc/channels/channel"):
@@ -110,9 +107,7 @@ def from_xml(text: str) -> Description:
                 label=_child(element, "label"),
                 unit=_child(element, "unit"),
                 type=_child(element, "type"),
-                position=None
-                if place is None
-                else _position(place.findtext("X"), place.findtext("Y"), place.findtext("Z")),
+                position=None if place is None else _position(place.findtext("X"), place.findtext("Y"), place.findtext("Z")),
             )
         )
     simulated = (root.findtext("desc/cereloop/simulated") or "").strip().lower() == "true"
@@ -172,13 +167,9 @@ def check_rate(sfreq_hz: float, where: str) -> None:
         If the rate is irregular, or outside 128 to 4096 Hz.
     """
     if not (math.isfinite(sfreq_hz) and sfreq_hz > 0.0):
-        raise SourceError(
-            f"{where} has an irregular sampling rate; the loop needs a fixed one, 128 to 4096 Hz."
-        )
+        raise SourceError(f"{where} has an irregular sampling rate; the loop needs a fixed one, 128 to 4096 Hz.")
     if not MIN_RATE_HZ <= sfreq_hz <= MAX_RATE_HZ:
-        raise SourceError(
-            f"{where} is sampled at {sfreq_hz:g} Hz; the loop needs {MIN_RATE_HZ:g} to {MAX_RATE_HZ:g} Hz."
-        )
+        raise SourceError(f"{where} is sampled at {sfreq_hz:g} Hz; the loop needs {MIN_RATE_HZ:g} to {MAX_RATE_HZ:g} Hz.")
 
 
 def choose_eeg(labels: Sequence[str], types: Sequence[str], where: str) -> tuple[list[int], tuple[str, ...]]:
@@ -297,8 +288,7 @@ def layout_of(
     channels = description.channels
     if not channels:
         raise SourceError(
-            f"{where} does not describe its {n_channels} channels (no labels);"
-            " without labels nothing can be placed."
+            f"{where} does not describe its {n_channels} channels (no labels); without labels nothing can be placed."
         )
     if len(channels) != n_channels:
         raise SourceError(f"{where} carries {n_channels} channels but describes {len(channels)}.")
@@ -314,9 +304,7 @@ def layout_of(
             raise SourceError(f"Channel number {i + 1} of {where} has no label.")
         told = channels[i].unit or unit
         if not told:
-            raise SourceError(
-                f"Channel {labels[i]} of {where} does not say its unit; it must, such as microvolts."
-            )
+            raise SourceError(f"Channel {labels[i]} of {where} does not say its unit; it must, such as microvolts.")
         factor = microvolts_per(told)
         if factor is None:
             raise SourceError(f"Channel {labels[i]} of {where} is in {told!r}, which is no unit of voltage.")

@@ -83,9 +83,7 @@ def predicate(name: str, type_: str, source_id: str) -> str:
 def _quoted(value: str) -> str:
     mark = "'" if "'" not in value else '"'
     if mark in value or not value.isprintable():
-        raise SourceError(
-            f"{value!r} cannot be looked for: it mixes quotation marks or holds control characters."
-        )
+        raise SourceError(f"{value!r} cannot be looked for: it mixes quotation marks or holds control characters.")
     return f"{mark}{value}{mark}"
 
 
@@ -134,7 +132,7 @@ class LslSource:
         self,
         *,
         name: str = "",
-        type: str = "EEG",
+        type: str = "EEG",  # noqa: A002  # LSL's own word
         source_id: str = "",
         marker_name: str = "cereloop-markers",
         marker_type: str = "Markers",
@@ -181,12 +179,11 @@ class LslSource:
         described, full = self._subscribe(found)
         where = f"LSL stream {full.name()!r}"
         dtype = np.dtype(self._inlet.np_dtype).name if self._inlet.np_dtype is not None else "text"
+        if dtype not in _NUMERIC:
+            self._drop_inlet()
+            raise SourceError(f"{where} carries {dtype}, not numbers.")
         try:
-            if dtype not in _NUMERIC:
-                raise SourceError(f"{where} carries {dtype}, not numbers.")
-            layout, chosen, self.notes = layout_of(
-                described, full.channel_count(), full.nominal_srate(), where, self._picks
-            )
+            layout, chosen, self.notes = layout_of(described, full.channel_count(), full.nominal_srate(), where, self._picks)
         except SourceError:
             self._drop_inlet()
             raise
@@ -245,12 +242,9 @@ class LslSource:
             listed = "; ".join(_called(info) for info in known.values())
             if len({info.source_id() for info in known.values()}) == 1 and first.source_id():
                 raise SourceError(
-                    "LSL outlets with the same source id cannot be told from one another;"
-                    f" stop all but one of these: {listed}."
+                    f"LSL outlets with the same source id cannot be told from one another; stop all but one of these: {listed}."
                 )
-            raise SourceError(
-                f"{len(known)} LSL streams fit {self._wanted}; say more exactly which: {listed}."
-            )
+            raise SourceError(f"{len(known)} LSL streams fit {self._wanted}; say more exactly which: {listed}.")
         return found[0]
 
     def _subscribe(self, found: Any) -> tuple[Description, Any]:
@@ -264,8 +258,7 @@ class LslSource:
             if isinstance(error, SourceError):
                 raise
             raise SourceError(
-                f"LSL stream {_called(found)} was found but did not answer ({error});"
-                " is a firewall between the two machines?"
+                f"LSL stream {_called(found)} was found but did not answer ({error}); is a firewall between the two machines?"
             ) from error
         return described, full
 
@@ -293,9 +286,7 @@ class LslSource:
         if self._inlet is None:
             raise SourceLostError("The LSL stream is not open.")
         try:
-            view, stamps_s = self._inlet.pull_chunk(
-                timeout_s, self._pull_rows, self._buffer, min_samples=1, as_numpy=True
-            )
+            view, stamps_s = self._inlet.pull_chunk(timeout_s, self._pull_rows, self._buffer, min_samples=1, as_numpy=True)
         except RuntimeError as error:
             self._drop_inlet()
             raise SourceLostError(f"The LSL stream {self.info.identity} is lost: {error}") from error
@@ -344,9 +335,7 @@ class LslSource:
         try:
             correction_s = self._inlet.time_correction(_HANDSHAKE_S)
         except self._pylsl.util.TimeoutError as error:
-            raise SourceError(
-                f"The clock of LSL stream {self.info.identity} could not be measured."
-            ) from error
+            raise SourceError(f"The clock of LSL stream {self.info.identity} could not be measured.") from error
         except RuntimeError as error:
             self._drop_inlet()
             raise SourceLostError(f"The LSL stream {self.info.identity} is lost: {error}") from error

@@ -50,9 +50,7 @@ class LSLClient(mne_realtime.LSLClient):  # type: ignore[misc]  # mne-realtime c
     def iter_raw_buffers(self) -> Iterator[Samples]:
         """Yield what has arrived, (n_channels, n); an empty array where nothing came for 0.2 s."""
         while True:
-            view, _ = self.client.pull_chunk(
-                _WAIT_S, self.buffer_size, self.buffer, min_samples=1, as_numpy=True
-            )
+            view, _ = self.client.pull_chunk(_WAIT_S, self.buffer_size, self.buffer, min_samples=1, as_numpy=True)
             yield view.T.copy()
 
 
@@ -95,9 +93,7 @@ class RealtimeSource:
             raise SourceError(f"{where} does not hand over its samples as they come (no iter_raw_buffers).")
         factor = microvolts_per(unit)
         if factor is None:
-            raise SourceError(
-                f"{unit!r} is no unit of voltage; say, for example, unit='V' or unit='microvolts'."
-            )
+            raise SourceError(f"{unit!r} is no unit of voltage; say, for example, unit='V' or unit='microvolts'.")
         labels = list(info["ch_names"])
         chosen, self.notes = choose_eeg(labels, info.get_channel_types(), where)
         sfreq_hz = float(info["sfreq"])
@@ -152,8 +148,7 @@ class RealtimeSource:
                 raise SourceLostError(f"The {self._name} is lost: {error}") from error
             if buffer.ndim != 2 or len(buffer) != self._n_channels:
                 raise SourceLostError(
-                    f"The {self._name} handed over {buffer.shape}"
-                    f" where {self._n_channels} channels were expected."
+                    f"The {self._name} handed over {buffer.shape} where {self._n_channels} channels were expected."
                 )
             n = buffer.shape[1]
             if n:

@@ -24,6 +24,7 @@ Reader = Literal["ant", "neuroscan", "curry", "bci2k"]
 MIN_DURATION_S: Final = 2.0
 _CACHE_S: Final = 10.0
 _HASH_BYTES: Final = 1 << 20
+_SPOT: Final = 1000
 
 # A recording's reader is chosen by name, once. Readers are never tried in turn: one of them brings the
 # interpreter down on another maker's file.
@@ -87,6 +88,8 @@ class RecordingPlayback:
         Path and SHA-256 of the recording.
     n_samples : int
         Samples in all.
+    rows : callable
+        Stamps and samples by index, whatever was read so far.
     notes : tuple of str
         What was left out, and what the reader should know.
     """
@@ -104,15 +107,12 @@ class RecordingPlayback:
         if n_samples == 0:
             raise SourceError(f"{where} has no samples.")
         if n_samples < MIN_DURATION_S * layout.sfreq_hz:
-            raise SourceError(
-                f"{where} is {n_samples / layout.sfreq_hz:.3g} s long;"
-                f" at least {MIN_DURATION_S:g} s are needed."
-            )
+            raise SourceError(f"{where} is {n_samples / layout.sfreq_hz:.3g} s long; at least {MIN_DURATION_S:g} s are needed.")
         self.layout = layout
         self.info = info
         self.n_samples: int | None = n_samples
+        self.rows = rows
         self._n = n_samples
-        self._rows = rows
         self._step = max(1, round(_CACHE_S * layout.sfreq_hz))
         self._position = 0
         self._cache_first = 0
@@ -162,7 +162,7 @@ class RecordingPlayback:
         stop = min(first + n, self._n)
         if stop > self._cache_first + len(self._stamps):
             # Refill from `first`, so that a block never straddles two fills and can always be a view.
-            self._stamps, self._samples = self._rows(first, min(first + max(self._step, n), self._n))
+            self._stamps, self._samples = self.rows(first, min(first + max(self._step, n), self._n))
             self._cache_first = first
         a, b = first - self._cache_first, stop - self._cache_first
         self._position = stop
@@ -225,7 +225,7 @@ def open_recording(
         return xdf.open_xdf(path, picks=picks, stream=stream, unit=unit)
     raw = _read_raw(path, _reader_name(path, suffix, reader))
     files = _files_of(path, suffix, raw)
-    return _playback(raw, str(path), picks, _sha256_of_files(files), str(path))
+    return _playback(raw, str(path), picks, sha256_of_files(files), str(path))
 
 
 def playback_from_raw(raw: BaseRaw, *, picks: Sequence[str] = ()) -> RecordingPlayback:
@@ -263,12 +263,10 @@ def playback_from_raw(raw: BaseRaw, *, picks: Sequence[str] = ()) -> RecordingPl
     step = max(1, round(_CACHE_S * playback.layout.sfreq_hz))
     total = int(raw.n_times)
     for start in range(0, total, step):
-        _, samples = playback._rows(start, min(start + step, total))
+        _, samples = playback.rows(start, min(start + step, total))
         digest.update(np.ascontiguousarray(samples, dtype="<f8").data)
     identity = f"raw object of {total} samples" + (f", made from {Path(names[0]).name}" if names else "")
-    playback.info = SourceInfo(
-        kind="recording", identity=identity, sha256=digest.hexdigest(), simulated=False, dtype="float64"
-    )
+    playback.info = SourceInfo(kind="recording", identity=identity, sha256=digest.hexdigest(), simulated=False, dtype="float64")
     return playback
 
 
@@ -278,12 +276,13 @@ def _same_on_disk(name: str, picks: Sequence[str], played: RecordingPlayback) ->
         twin = open_recording(_named_file(Path(name)), picks=picks)
     except SourceError:
         return None
+    total = played.n_samples or 0
+    spots = ((0, min(_SPOT, total)), (max(0, total - _SPOT), total))
     same = (
         twin.layout == played.layout
         and twin.n_samples == played.n_samples
         and twin.markers == played.markers
-        and np.array_equal(twin._samples, played._samples)
-        and np.array_equal(twin._rows(twin._n - 1, twin._n)[1], played._rows(twin._n - 1, twin._n)[1])
+        and all(np.array_equal(twin.rows(*spot)[1], played.rows(*spot)[1]) for spot in spots)
     )
     return twin if same else None
 
@@ -313,9 +312,7 @@ def _reader_name(path: Path, suffix: str, hint: str | None) -> str:
             f" say which it is with reader={' or '.join(repr(name) for name in choices)}."
         )
     if hint is not None:
-        raise SourceError(
-            f"{path}: reader={hint!r} is only for {' and '.join(_AMBIGUOUS)} files; leave it out."
-        )
+        raise SourceError(f"{path}: reader={hint!r} is only for {' and '.join(_AMBIGUOUS)} files; leave it out.")
     whole = _PARTS.get(suffix)
     if whole is not None and (suffix not in _READERS or path.with_suffix(whole).exists()):
         raise SourceError(f"{path} is one part of a recording; name its {whole} file instead.")
@@ -331,9 +328,7 @@ def _read_raw(path: Path, reader: str) -> BaseRaw:
 
     try:
         return getattr(mne.io, reader)(path, preload=False, verbose="error")
-    except (
-        Exception
-    ) as error:  # readers raise whatever a damaged file provokes; all of it means the same to the user
+    except Exception as error:  # readers raise whatever a damaged file provokes; all of it means the same to the user
         reason = " ".join(str(error).split()) or type(error).__name__
         raise SourceError(f"{path} could not be read as {path.suffix} file: {reason[:300]}") from error
 
@@ -350,7 +345,8 @@ def _files_of(path: Path, suffix: str, raw: BaseRaw) -> list[Path]:
     return list(unique)
 
 
-def _sha256_of_files(files: Sequence[Path]) -> str:
+def sha256_of_files(files: Sequence[Path]) -> str:
+    """SHA-256 over the content of files, one after the other, as hexadecimal digits."""
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as handle:
@@ -377,12 +373,8 @@ def _playback(raw: BaseRaw, where: str, picks: Sequence[str], sha256: str, path:
         sfreq_hz=sfreq_hz,
         positions_m=tuple((x, y, z) for x, y, z in places) if placed else (),
     )
-    info = SourceInfo(
-        kind="recording", identity=Path(path).name, path=path, sha256=sha256, simulated=False, dtype="float64"
-    )
-    return RecordingPlayback(
-        _RawRows(raw, chosen, sfreq_hz, where), int(raw.n_times), layout, info, _markers_of(raw), notes
-    )
+    info = SourceInfo(kind="recording", identity=Path(path).name, path=path, sha256=sha256, simulated=False, dtype="float64")
+    return RecordingPlayback(_RawRows(raw, chosen, sfreq_hz, where), int(raw.n_times), layout, info, _markers_of(raw), notes)
 
 
 def _markers_of(raw: BaseRaw) -> list[tuple[int, str]]:
@@ -403,9 +395,7 @@ class _RawRows:
         self._raw = raw
         # A slice spares MNE the copy that a list of channels costs.
         contiguous = list(chosen) == list(range(chosen[0], chosen[0] + len(chosen)))
-        self._chosen: slice | list[int] = (
-            slice(chosen[0], chosen[0] + len(chosen)) if contiguous else list(chosen)
-        )
+        self._chosen: slice | list[int] = slice(chosen[0], chosen[0] + len(chosen)) if contiguous else list(chosen)
         self._sfreq_hz = sfreq_hz
         self._where = where
 
@@ -415,7 +405,5 @@ class _RawRows:
             volts = self._raw[self._chosen, start:stop][0]
         except Exception as error:  # a truncated or vanished file shows as any of a dozen exceptions
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise SourceError(
-                f"{self._where} could not be read at {start / self._sfreq_hz:.3f} s: {reason[:300]}"
-            ) from error
+            raise SourceError(f"{self._where} could not be read at {start / self._sfreq_hz:.3f} s: {reason[:300]}") from error
         return stamps, np.ascontiguousarray(volts.T)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from loop.events import SourceInfo
 from loop.sources.description import check_rate, from_pyxdf, layout_of
 from loop.sources.errors import SourceError
-from loop.sources.recording import RecordingPlayback, _sha256_of_files
+from loop.sources.recording import RecordingPlayback, sha256_of_files
 
 Int64s = npt.NDArray[np.int64]
 Samples = npt.NDArray[Any]
@@ -51,9 +51,7 @@ def open_xdf(path: Path, *, picks: Sequence[str] = (), stream: str = "", unit: s
     try:
         import pyxdf
     except ImportError as error:
-        raise SourceError(
-            f"{path}: XDF files need pyxdf; install it with: pip install 'cereloop[xdf]'"
-        ) from error
+        raise SourceError(f"{path}: XDF files need pyxdf; install it with: pip install 'cereloop[xdf]'") from error
 
     with _quiet_log(pyxdf) as complaints:
         listed = _guarded(path, lambda: pyxdf.resolve_streams(str(path)))
@@ -63,9 +61,7 @@ def open_xdf(path: Path, *, picks: Sequence[str] = (), stream: str = "", unit: s
         check_rate(float(eeg["nominal_srate"]), where)
         loaded, _ = _guarded(
             path,
-            lambda: pyxdf.load_xdf(
-                str(path), select_streams=[eeg["stream_id"], *markers_ids], dejitter_timestamps=False
-            ),
+            lambda: pyxdf.load_xdf(str(path), select_streams=[eeg["stream_id"], *markers_ids], dejitter_timestamps=False),
         )
     by_id = {s["info"]["stream_id"]: s for s in loaded}
     found = by_id.get(eeg["stream_id"])
@@ -92,7 +88,7 @@ def open_xdf(path: Path, *, picks: Sequence[str] = (), stream: str = "", unit: s
         kind="recording",
         identity=f"{path.name}, stream {eeg['name']!r} ({eeg['type']}), number {eeg['stream_id']}",
         path=str(path),
-        sha256=_sha256_of_files([path]),
+        sha256=sha256_of_files([path]),
         simulated=from_pyxdf(found["info"]).simulated,
         dtype=samples.dtype.name,
     )
@@ -102,9 +98,7 @@ def open_xdf(path: Path, *, picks: Sequence[str] = (), stream: str = "", unit: s
 def _guarded(path: Path, read: Any) -> Any:
     try:
         return read()
-    except (
-        Exception
-    ) as error:  # pyxdf raises whatever a damaged file provokes; all of it means the same to the user
+    except Exception as error:  # pyxdf raises whatever a damaged file provokes; all of it means the same to the user
         reason = " ".join(str(error).split()) or type(error).__name__
         raise SourceError(f"{path} could not be read as XDF file: {reason[:300]}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from core_config import configured
 
 from devices import link
 from devices.units import NS_PER_MS, NS_PER_S
+from loop import policy
 from loop.config import Config
 from loop.engine import TICK_NS, Engine
 from loop.events import (
@@ -98,8 +100,12 @@ class ScriptedGuard:
         return out
 
 
-def report(t_ns: int, phase: str, level_ua: int = 0, reason: str = "", measured_ua: float | None = None) -> link.Report:
-    values = dict.fromkeys(("last_seq", "reserved_uc", "charge_uc", "on_time_ms", "dropped", "lease_left_ms"), 0)
+def report(
+    t_ns: int, phase: str, level_ua: int = 0, reason: str = "", measured_ua: float | None = None
+) -> link.Report:
+    values = dict.fromkeys(
+        ("last_seq", "reserved_uc", "charge_uc", "on_time_ms", "dropped", "lease_left_ms"), 0
+    )
     return link.Report(
         t_ns=t_ns,
         phase=phase,
@@ -115,7 +121,9 @@ def report(t_ns: int, phase: str, level_ua: int = 0, reason: str = "", measured_
 class Play:
     """One session: every 20 ms the guard's reports, the markers that are due, a chunk of five samples, and a tick."""
 
-    def __init__(self, *overrides: str, config: Config | None = None, seed: int = 0, seconds: float = 200.0) -> None:
+    def __init__(
+        self, *overrides: str, config: Config | None = None, seed: int = 0, seconds: float = 200.0
+    ) -> None:
         self.engine = Engine(config if config is not None else configured(*overrides))
         self.guard = ScriptedGuard()
         self.guarded = self.engine._config.stimulates
@@ -175,7 +183,9 @@ class Play:
             if self.engine.phase == phase:
                 return
             self.tick()
-        raise AssertionError(f"still {self.engine.phase}, not {phase}, after {within_s} s; {self.of(Incident)[-3:]}")
+        raise AssertionError(
+            f"still {self.engine.phase}, not {phase}, after {within_s} s; {self.of(Incident)[-3:]}"
+        )
 
     def operator(self, action: str, detail: str = "") -> list[Output]:
         return self.feed(Operator(t_ns=self.t_ns, action=action, detail=detail))  # type: ignore[arg-type]
@@ -206,6 +216,21 @@ def open_loop(*overrides: str) -> Play:
     """An armed session whose plan opens the gate after 2 s."""
     play = Play("session.arm=open_loop", *overrides)
     play.arm()
+    return play
+
+
+@functools.cache
+def _known_null() -> tuple[policy.Null, policy.Null]:
+    """The nulls after a minute of noise."""
+    play = Play("session.arm=feedback_only", seed=7)
+    play.run(60)
+    return play.engine._policy.null, play.engine._policy.composite
+
+
+def with_null(play: Play) -> Play:
+    """Spare a session its first minute: it begins with the null of an earlier one."""
+    null, composite = _known_null()
+    play.engine._policy = play.engine._policy._replace(null=null, composite=composite)
     return play
 
 

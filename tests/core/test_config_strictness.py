@@ -76,7 +76,10 @@ def test_a_wrong_value_is_refused_with_file_and_key(override: str, words: str) -
     assert words in text
 
 
-@pytest.mark.parametrize("key", ["polarity", "electrode", "contact_area_cm2", "level_ua", "ramp_s", "hold_s", "max_charge_uc", "driver"])
+@pytest.mark.parametrize(
+    "key",
+    ["polarity", "electrode", "contact_area_cm2", "level_ua", "ramp_s", "hold_s", "max_charge_uc", "driver"],
+)
 def test_nothing_that_limits_or_makes_current_has_a_default(key: str) -> None:
     with pytest.raises(ConfigError, match=rf"study.toml: key `\w+\.{key}` is missing; it has no default"):
         config.parse(without(f"{key} ="), "study.toml")
@@ -114,7 +117,13 @@ def test_values_that_do_not_fit_together_are_refused(overrides: list[str], words
 
 
 def test_overrides_are_toml_values_or_bare_words() -> None:
-    changed = configured("policy.threshold = 6", "session.arm=open_loop", 'channels.bad=["Fp1"]', "source.name=My Amp", "markers.rename.go=CUE/H")
+    changed = configured(
+        "policy.threshold = 6",
+        "session.arm=open_loop",
+        'channels.bad=["Fp1"]',
+        "source.name=My Amp",
+        "markers.rename.go=CUE/H",
+    )
     assert changed.policy.threshold == 6.0
     assert changed.session.arm == "open_loop"
     assert changed.channels.bad == ("Fp1",)
@@ -122,7 +131,19 @@ def test_overrides_are_toml_values_or_bare_words() -> None:
     assert changed.markers.rename["go"] == "CUE/H"
 
 
-@pytest.mark.parametrize("override", ["", "threshold=6", "policy.threshold", "policy.=6", ".threshold=6", "policy.threshold.x=6", "=", "a..b=1"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "",
+        "threshold=6",
+        "policy.threshold",
+        "policy.=6",
+        ".threshold=6",
+        "policy.threshold.x=6",
+        "=",
+        "a..b=1",
+    ],
+)
 def test_an_override_that_names_no_single_value_is_refused(override: str) -> None:
     assert refusal(override).startswith(f"override `{override}`")
 
@@ -144,7 +165,9 @@ def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
         assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["a = " + "9" * 5000, "a = " + "[" * 5000, "a = 2026-99-99", "a = 1\na = 2", "\x00", "[[x]]\n[x]"])
+@pytest.mark.parametrize(
+    "text", ["a = " + "9" * 5000, "a = " + "[" * 5000, "a = 2026-99-99", "a = 1\na = 2", "\x00", "[[x]]\n[x]"]
+)
 def test_text_that_is_no_toml_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^study\.toml: ") as caught:
         config.parse(text, "study.toml")
@@ -164,10 +187,25 @@ def test_what_is_encoded_is_read_back_and_has_the_same_digest() -> None:
         assert again == loaded
         assert config.digest(again) == config.digest(loaded)
     assert config.digest(configured()) != config.digest(configured("policy.threshold=6"))
-    assert config.digest(configured("policy.threshold=8")) == config.digest(configured("policy.threshold=8.0"))
+    assert config.digest(configured("policy.threshold=8")) == config.digest(
+        configured("policy.threshold=8.0")
+    )
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{", b"null", b'{"session": 1}', b"\xff", b"NaN", b'{"a":' * 3000, b'{"a":' * 900 + b"1" + b"}" * 900])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b"null",
+        b'{"session": 1}',
+        b"\xff",
+        b"NaN",
+        b'{"a":' * 3000,
+        b'{"a":' * 900 + b"1" + b"}" * 900,
+    ],
+)
 def test_a_recorded_config_that_is_damaged_is_refused(data: bytes) -> None:
     with pytest.raises(ConfigError):
         config.decode(data)
@@ -235,7 +273,9 @@ def test_two_hundred_damaged_configs_load_or_are_refused_in_one_line(tmp_path: P
             assert text.startswith(str(path)), (seed, text)
             assert len(text.splitlines()) == 1, (seed, text)
             assert len(text) < 500 + len(str(path)), (seed, text)
-            named = re.search(r"`[^`]+`|at line \d+|at end of document|not UTF-8|(stimulation|limits)\.\w+", text)
+            named = re.search(
+                r"`[^`]+`|at line \d+|at end of document|not UTF-8|(stimulation|limits)\.\w+", text
+            )
             assert named, (seed, text)
             refused += 1
     assert loaded + refused == 200

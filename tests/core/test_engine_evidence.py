@@ -8,7 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 from core_config import configured
-from core_play import LABELS, PERIOD_NS, RATE_HZ, SOURCE, START_NS, Play, excited, layout, noise, open_loop
+from core_play import (
+    LABELS,
+    PERIOD_NS,
+    RATE_HZ,
+    SOURCE,
+    START_NS,
+    Play,
+    excited,
+    layout,
+    noise,
+    open_loop,
+    with_null,
+)
 
 from devices.units import NS_PER_MS, NS_PER_S
 from loop.engine import Engine
@@ -44,7 +56,7 @@ def columns(outputs: list[Output]) -> dict[str, Any]:
 
 
 def test_samples_during_current_or_settling_are_never_evidence() -> None:
-    play = open_loop()
+    play = with_null(open_loop())
     for k in range(200):
         play.markers.append((START_NS + round((0.5 + 0.47 * k) * NS_PER_S), "STIM/NOX/100"))
     play.run(95)
@@ -53,16 +65,21 @@ def test_samples_during_current_or_settling_are_never_evidence() -> None:
 
     def phases_of(start_ns: int, stop_ns: int) -> set[str]:
         first = bisect.bisect_right(times, start_ns) - 1
-        return {"" if first < 0 else changes[first][1]} | {after for t, after in changes if start_ns < t <= stop_ns}
+        return {"" if first < 0 else changes[first][1]} | {
+            after for t, after in changes if start_ns < t <= stop_ns
+        }
 
     outcomes = play.of(Outcome)
     assert len(outcomes) > 180
     evidence = [outcome for outcome in outcomes if not outcome.reason]
     refused = [outcome for outcome in outcomes if outcome.reason]
+    assert len(evidence) > 3
     for outcome in evidence:
         assert phases_of(outcome.t_ns - WINDOWS_NS[0], outcome.t_ns + WINDOWS_NS[1]) == {"SENSE"}
     assert refused
-    with_current = [o for o in refused if phases_of(o.t_ns, o.t_ns) & {"RAMP_UP", "HOLD", "RAMP_DOWN", "SETTLE"}]
+    with_current = [
+        o for o in refused if phases_of(o.t_ns, o.t_ns) & {"RAMP_UP", "HOLD", "RAMP_DOWN", "SETTLE"}
+    ]
     assert len(with_current) > 50
     assert all(outcome.excess is None for outcome in refused)
 
@@ -89,8 +106,13 @@ def test_changing_the_future_changes_nothing_earlier() -> None:
         play = Play()
         play.arm()
         excited(play, 2.0, 60.0, 72.0)
-        play.samples[round(65.013 * RATE_HZ) :] += change * noise(len(play.samples), 9)[round(65.013 * RATE_HZ) :]
-        play.markers = [(t, text if t < START_NS + 65 * NS_PER_S or not change else "STIM/INN/1") for t, text in play.markers]
+        play.samples[round(65.013 * RATE_HZ) :] += (
+            change * noise(len(play.samples), 9)[round(65.013 * RATE_HZ) :]
+        )
+        play.markers = [
+            (t, text if t < START_NS + 65 * NS_PER_S or not change else "STIM/INN/1")
+            for t, text in play.markers
+        ]
         play.run(72)
         plays.append(play)
     cut_ns = START_NS + 65 * NS_PER_S
@@ -124,7 +146,7 @@ def partition(cuts: list[int], rows: np.ndarray, marks: list[tuple[int, str]]) -
     return config_events
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_chunking_is_invariant(seed: int) -> None:
     rng = np.random.default_rng(100 + seed)
     rows = noise(round(70 * RATE_HZ), seed=5)
@@ -133,9 +155,14 @@ def test_chunking_is_invariant(seed: int) -> None:
     for k in range(8):
         at_ns = START_NS + round((45 + 2.7 * k) * NS_PER_S) + 1234567
         marks += [(at_ns - 2 * NS_PER_S, "CUE/H" if k % 2 else "CUE/L"), (at_ns, "OUT_DUE")]
-        marks += [(at_ns + 1000, "STIM/NOX/80")] if k % 3 else []  # every third one is an omission that nobody announces
+        marks += (
+            [(at_ns + 1000, "STIM/NOX/80")] if k % 3 else []
+        )  # every third one is an omission that nobody announces
     results = []
-    sizes = [[*range(5, len(rows), 5)], sorted(set(rng.integers(1, len(rows), size=[3, 40, 900, 4000, 60, 300][seed]).tolist()))]
+    sizes = [
+        [*range(5, len(rows), 5)],
+        sorted(set(rng.integers(1, len(rows), size=[3, 40, 300, 4000][seed]).tolist())),
+    ]
     for cuts in sizes:
         engine = Engine(configured("session.arm=feedback_only"))
         results.append(columns([o for event in partition(cuts, rows, marks) for o in engine.step(event)]))
@@ -184,12 +211,13 @@ def test_a_burst_of_bad_samples_changes_no_learned_state_and_is_followed_by_a_wa
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e308, -1e308, 1e155, 5e-324])
 @pytest.mark.parametrize("channels", ["all", "one"])
 def test_no_sample_value_raises_or_makes_a_level(value: float, channels: str) -> None:
-    play = Play()
+    play = with_null(Play())
     play.arm()
-    excited(play, 1.5, 50.0, 62.0, gain_uv=0.0)
+    excited(play, 1.5, 6.0, 12.0, gain_uv=0.0)
     where = slice(None) if channels == "all" else slice(0, 1)
-    play.samples[round(49 * RATE_HZ) :, where] = value
-    play.run(62)
+    play.samples[round(5 * RATE_HZ) :, where] = value
+    play.run(13)
+    assert len(play.of(Outcome)) == 4
     assert play.path() == ["SENSE"]
     assert play.engine.level_ua == 0
     assert np.isfinite(play.engine.evidence)

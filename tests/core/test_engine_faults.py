@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import numpy as np
 import pytest
-from core_play import PERIOD_NS, RATE_HZ, SOURCE, Play, excited, layout, open_loop, report
+from core_play import PERIOD_NS, RATE_HZ, SOURCE, Play, excited, layout, open_loop, report, with_null
 
 from devices import link
 from devices.units import NS_PER_MS, NS_PER_S
@@ -21,9 +22,11 @@ from loop.events import (
     Incident,
     Input,
     Layout,
+    Outcome,
     RecorderLost,
     SegmentStart,
     SourceLost,
+    Tick,
     ToGuard,
 )
 from loop.gate import WITH_CURRENT, Phase
@@ -32,7 +35,9 @@ HOUR_NS = 3600 * NS_PER_S
 
 
 def moved(shift_ns: int) -> Callable[[Chunk], Chunk]:
-    return lambda chunk: Chunk(chunk.t_ns, chunk.segment, chunk.first, chunk.stamps_ns + shift_ns, chunk.samples)
+    return lambda chunk: Chunk(
+        chunk.t_ns, chunk.segment, chunk.first, chunk.stamps_ns + shift_ns, chunk.samples
+    )
 
 
 def once(change: Callable[[Chunk], Chunk | None]) -> Callable[[Chunk], Chunk | None]:
@@ -86,6 +91,8 @@ def test_after_an_abort_nothing_rises_before_reset_and_arming(phase: str) -> Non
     commands = len(play.messages(link.Command))
     # A report that the guard had sent before it took the stop must not look like a new arming.
     play.feed(Device(t_ns=play.t_ns, message=report(play.t_ns, "live", 100)))
+    play.feed(Tick(t_ns=play.t_ns))
+    assert play.engine.phase is Phase.STOPPED
     play.run(0.1)
     assert play.path()[-1] == "STOPPED"
     play.feed(SegmentStart(t_ns=play.t_ns, segment=2, layout=layout(), source=SOURCE, clock_offset_ns=0))
@@ -117,7 +124,7 @@ def test_a_fault_of_timing_under_current_is_an_abort(name: str, phase: str) -> N
     play = at(phase)
     play.change = once(FAULTS[name])
     out = play.tick()
-    assert name.split()[0] in play.incidents()
+    assert name.split(maxsplit=1)[0] in play.incidents()
     assert [stop.stop_class for stop in stops(play)] == [1]
     assert play.engine.phase is Phase.STOPPED
     stop = next(i for i, o in enumerate(out) if isinstance(o, ToGuard) and isinstance(o.message, link.Stop))
@@ -137,16 +144,16 @@ def test_a_missing_chunk_under_current_is_an_abort() -> None:
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_of_timing_at_zero_current_discards_the_window_and_goes_on(name: str) -> None:
-    play = Play()
+    play = with_null(Play())
     play.arm()
-    excited(play, 2.0, 60.0, 61.0)
-    play.run(62)
+    excited(play, 2.0, 6.0, 7.0)
+    play.run(8)
     assert len(play.engine._policy.window) == 1
     play.change = once(FAULTS[name])
     play.tick()
     assert play.engine._policy.window == ()
     assert stops(play) == []
-    excited(play, 2.0, 66.0, 69.0)
+    excited(play, 2.0, 12.0, 15.0)
     play.run(8)
     assert play.engine.phase is Phase.RAMP_UP or name.startswith("clock_jump")
     assert play.engine.phase in (Phase.SENSE, Phase.RAMP_UP)
@@ -164,11 +171,11 @@ def test_a_fault_of_timing_at_zero_current_discards_the_window_and_goes_on(name:
     ids=["source_lost", "recorder_lost", "clock_offset", "same_layout", "other_layout"],
 )
 def test_what_interrupts_stream_or_record_under_current_is_an_abort(event: Input) -> None:
-    import msgspec
-
     play = at("HOLD")
     out = play.feed(msgspec.structs.replace(event, t_ns=play.t_ns))  # type: ignore[type-var]
-    assert [o.message.stop_class for o in out if isinstance(o, ToGuard) and isinstance(o.message, link.Stop)] == [1]
+    assert [
+        o.message.stop_class for o in out if isinstance(o, ToGuard) and isinstance(o.message, link.Stop)
+    ] == [1]
     assert play.engine.phase is Phase.STOPPED
     assert play.marked()[-1].startswith("TDCS/ABORT/")
 
@@ -260,11 +267,12 @@ def test_a_lost_record_ends_the_session_only_after_the_abort_has_reached_zero() 
 
 
 def test_a_unit_that_cannot_be_right_makes_no_evidence() -> None:
-    play = Play()
+    play = with_null(Play())
     play.samples *= 1e-6
     play.arm()
-    excited(play, 2.0, 60.0, 80.0, gain_uv=6e-5)
-    play.run(85)
+    excited(play, 2.0, 6.0, 16.0, gain_uv=6e-3)
+    play.run(20)
+    assert len(play.of(Outcome)) == 5
     assert "unit_implausible" in play.incidents()
     assert play.path() == ["SENSE"]
     assert play.engine.evidence == 0.0

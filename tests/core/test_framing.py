@@ -151,7 +151,11 @@ def test_a_rate_within_the_tolerance_is_not_named(factor: float) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), size=st.sampled_from([1, 4, 10, 32]), rate=st.sampled_from([128.0, 499.93, 2048.0]))
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    size=st.sampled_from([1, 4, 10, 32]),
+    rate=st.sampled_from([128.0, 499.93, 2048.0]),
+)
 def test_jitter_within_the_tolerance_is_no_fault(seed: int, size: int, rate: float) -> None:
     rng = np.random.default_rng(seed)
     framer = Framer(rate, JITTER_NS)
@@ -172,8 +176,12 @@ CHANGES = ["plain", "plain", "plain", "drop", "repeat", "repeat_old", "overlap",
 
 
 @settings(max_examples=150, deadline=None)
-@given(changes=st.lists(st.sampled_from(CHANGES), min_size=1, max_size=40), size=st.sampled_from([1, 3, 10, 40]))
-def test_whatever_comes_each_sample_is_handed_on_at_most_once_and_in_order(changes: list[str], size: int) -> None:
+@given(
+    changes=st.lists(st.sampled_from(CHANGES), min_size=1, max_size=40), size=st.sampled_from([1, 3, 10, 40])
+)
+def test_whatever_comes_each_sample_is_handed_on_at_most_once_and_in_order(
+    changes: list[str], size: int
+) -> None:
     framer, at, sent = Framer(RATE_HZ, JITTER_NS), 0, []
     for change in changes:
         block = stamps(at, size)

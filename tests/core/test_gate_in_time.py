@@ -27,7 +27,9 @@ WANTED = GateInput("live", "", at_zero=True, decision=1, wish="none", reason="wa
 AT_SENSE = GateState(phase=Phase.SENSE)
 
 
-def play(params: GateParams, state: GateState, start_ns: int, stop_ns: int, given: GateInput) -> list[tuple[int, GateState]]:
+def play(
+    params: GateParams, state: GateState, start_ns: int, stop_ns: int, given: GateInput
+) -> list[tuple[int, GateState]]:
     """Step every 20 ms from `start_ns` up to `stop_ns`; zero is confirmed as soon as zero is wanted."""
     path = []
     for t_ns in range(start_ns, stop_ns, TICK_NS):
@@ -64,11 +66,15 @@ def test_ramps_are_raised_cosines_no_steeper_than_allowed() -> None:
 
 @pytest.mark.parametrize("after_s", [0.0, 0.02, 0.5, 3.0, 12.5, 24.9, 40.0])
 @pytest.mark.parametrize("wish", ["pause", "end", "abort"])
-def test_a_stop_ramps_down_from_the_present_level_as_gently_as_the_whole_ramp(after_s: float, wish: gate.Wish) -> None:
+def test_a_stop_ramps_down_from_the_present_level_as_gently_as_the_whole_ramp(
+    after_s: float, wish: gate.Wish
+) -> None:
     up = play(PARAMS, AT_SENSE, 0, TICK_NS + round(after_s * NS_PER_S), WANTED)
     t_ns, state = up[-1]
     top = state.level_ua
-    down = play(PARAMS, state, t_ns + TICK_NS, t_ns + 40 * NS_PER_S, WANTED._replace(wish=wish, reason="stop"))
+    down = play(
+        PARAMS, state, t_ns + TICK_NS, t_ns + 40 * NS_PER_S, WANTED._replace(wish=wish, reason="stop")
+    )
     levels = [top, *(s.level_ua for _, s in down)]
     assert levels == sorted(levels, reverse=True), "no peak on the way down"
     steepest = math.pi / 2 * PARAMS.level_ua / PARAMS.ramp_ns * TICK_NS

@@ -61,8 +61,14 @@ def test_the_gate_is_wanted_at_the_threshold_and_released_at_the_release_level()
     assert judge(TABLE, state) == ("closed", "evidence 7.9 below the threshold 8")
     assert judge(TABLE, state._replace(evidence=8.0)) == ("open", "evidence 8.0 reached the threshold 8")
     wanted = state._replace(wanted=True)
-    assert judge(TABLE, wanted._replace(evidence=4.1)) == ("open", "evidence 4.1 still above the release level 4")
-    assert judge(TABLE, wanted._replace(evidence=4.0)) == ("closed", "evidence 4.0 fell to the release level 4")
+    assert judge(TABLE, wanted._replace(evidence=4.1)) == (
+        "open",
+        "evidence 4.1 still above the release level 4",
+    )
+    assert judge(TABLE, wanted._replace(evidence=4.0)) == (
+        "closed",
+        "evidence 4.0 fell to the release level 4",
+    )
 
 
 def test_nothing_is_wanted_before_the_window_has_its_outcomes() -> None:
@@ -85,7 +91,11 @@ def test_an_outcome_that_is_refused_moves_no_evidence_but_teaches_the_learner() 
     [
         (PLAIN, None, "features not valid"),
         (PolicyState(), (1.0,), f"the null has 0 of {MIN_PSEUDO} pseudo-events"),
-        (PLAIN._replace(composite=Null(MIN_PSEUDO - 1, (0.0,), (1.0,))), (1.0,), "the null has 29 of 30 pseudo-events"),
+        (
+            PLAIN._replace(composite=Null(MIN_PSEUDO - 1, (0.0,), (1.0,))),
+            (1.0,),
+            "the null has 29 of 30 pseudo-events",
+        ),
     ],
 )
 def test_without_features_or_null_an_outcome_is_no_evidence_and_says_why(
@@ -130,7 +140,9 @@ def test_the_null_follows_a_slow_drift() -> None:
 
 def test_the_index_of_null_draws_has_mean_zero_and_deviation_one() -> None:
     rng = np.random.default_rng(2)
-    mixing = np.array([[1.0, 0.6, 0.2, 0.0], [0.0, 0.8, 0.1, 0.1], [0.0, 0.0, 2.0, 0.5], [0.0, 0.0, 0.0, 3.0]])
+    mixing = np.array(
+        [[1.0, 0.6, 0.2, 0.0], [0.0, 0.8, 0.1, 0.1], [0.0, 0.0, 2.0, 0.5], [0.0, 0.0, 0.0, 3.0]]
+    )
     draws = rng.normal(size=(4000, 4)) @ mixing + [1.0, -7.0, 30.0, 0.0]
     state, index = PolicyState(), []
     for row in draws:
@@ -175,16 +187,16 @@ def run_lengths(threshold: float, runs: int) -> tuple[float, float]:
     return float(np.mean(lengths)), float(np.std(lengths) / np.sqrt(len(lengths)))
 
 
-@pytest.mark.parametrize(("threshold", "runs"), [(3.0, 1000), (5.0, 400), (8.0, 150)])
-def test_false_gates_come_as_rarely_as_theory_says(threshold: float, runs: int) -> None:
+@pytest.mark.parametrize(
+    ("threshold", "runs", "published"), [(3.0, 1000, None), (5.0, 400, None), (8.0, 150, 752)]
+)
+def test_false_gates_come_as_rarely_as_theory_says(
+    threshold: float, runs: int, published: float | None
+) -> None:
     """Average run length of a CUSUM, Siegmund (1985): (exp(2 d b) - 2 d b - 1) / (2 d^2) with b = h + 1.166."""
     b = 2 * TABLE.drift * (threshold + 1.166)
     theory = (math.exp(b) - b - 1) / (2 * TABLE.drift**2)
     mean, error = run_lengths(threshold, runs)
     assert error < theory / 8
     assert abs(mean - theory) < 4 * error
-
-
-def test_the_default_threshold_gives_a_false_gate_in_about_752_trials() -> None:
-    mean, error = run_lengths(8.0, 150)
-    assert abs(mean - 752) < 3 * error
+    assert published is None or abs(mean - published) < 3 * error

@@ -21,7 +21,14 @@ def frames(n: int, **bits: int) -> npt.NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize(
-    ("bits", "name"), [(NONFINITE, "non_finite"), (RAILED, "railed"), (FLAT, "flat"), (NONFINITE | FLAT, "non_finite"), (RAILED | FLAT, "railed")]
+    ("bits", "name"),
+    [
+        (NONFINITE, "non_finite"),
+        (RAILED, "railed"),
+        (FLAT, "flat"),
+        (NONFINITE | FLAT, "non_finite"),
+        (RAILED | FLAT, "railed"),
+    ],
 )
 def test_a_flag_turns_a_channel_bad_at_once_and_names_the_gravest(bits: int, name: str) -> None:
     watch = ChannelWatch(LABELS)
@@ -55,7 +62,10 @@ def test_verdicts_do_not_depend_on_the_cut_into_chunks() -> None:
 
 def test_each_channel_is_judged_on_its_own() -> None:
     watch = ChannelWatch(LABELS)
-    assert watch.take(frames(1, PO9=FLAT, Cz=NONFINITE)) == [Verdict("PO9", "flat", bad=True), Verdict("Cz", "non_finite", bad=True)]
+    assert watch.take(frames(1, PO9=FLAT, Cz=NONFINITE)) == [
+        Verdict("PO9", "flat", bad=True),
+        Verdict("Cz", "non_finite", bad=True),
+    ]
     assert watch.take(frames(50, PO9=FLAT)) == [Verdict("Cz", "non_finite", bad=False)]
     assert watch.bad == {"PO9": "flat"}
 
@@ -69,7 +79,12 @@ def eeg(sfreq: float, seconds: float = 3.0, scale_uv: float = 10.0) -> npt.NDArr
     return shaped / shaped.std() * scale_uv
 
 
-def verdict(samples: npt.NDArray[np.float64], sfreq: float = 500.0, chunk: int = 10, used: tuple[bool, ...] = (True,) * 3) -> str | None:
+def verdict(
+    samples: npt.NDArray[np.float64],
+    sfreq: float = 500.0,
+    chunk: int = 10,
+    used: tuple[bool, ...] = (True,) * 3,
+) -> str | None:
     """The one sentence of a segment's first seconds, or None."""
     watch = UnitWatch(sfreq)
     said = [watch.take(samples[k : k + chunk], np.array(used)) for k in range(0, len(samples), chunk)]

@@ -187,6 +187,7 @@ def _canonical(state: State, now: int) -> State:
         ack_seq=0,
         ack_ns=_since(max(state.ack_ns, state.rise_ns), now, 2) if acks else NEVER,
         silences=min(state.silences, 1),
+        blind=state.blind and phase is Phase.ABORTING,
         reserved_uc=state.reserved_uc,
         reserved_ms=state.reserved_ms,
         gate_fc=0 if state.leaving else min(state.gate_fc, PARAMS.max_charge_uc * S),
@@ -261,8 +262,7 @@ def _check(name: str, event: Input, now: int, old: State, new: State, actions: l
         assert name in {"command 0", "command 1", "command 2"} and old.phase is Phase.ARMED
     if (
         name == "stop 0"
-        or (name.endswith((": late", "after a stall"))
-        and not isinstance(event, link.Command))
+        or (name.endswith((": late", "after a stall")) and not isinstance(event, link.Command))
         or name == "command: after a stall"
     ) and (old.tick_ns != NEVER or name == "stop 0"):
         assert new.phase is Phase.LATCHED

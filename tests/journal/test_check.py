@@ -321,6 +321,23 @@ def test_a_missing_tail_shows_as_a_session_that_was_not_closed(original: Path, t
     assert (report.ok, report.closed, report.valid_rows) == (True, False, 99)
 
 
+def test_a_file_that_other_tools_refuse_is_reported_though_its_rows_are_whole(original: Path, tmp_path: Path) -> None:
+    schema, pages = tmp_path / "schema.sqlite", tmp_path / "pages.sqlite"
+    shutil.copy(original, schema)
+    edit(schema, "PRAGMA writable_schema = ON", "UPDATE sqlite_master SET type = 'viex' WHERE name = 'markers'")
+    data = bytearray(original.read_bytes())
+    data[28:32] = (int.from_bytes(data[28:32], "big") + 1).to_bytes(4, "big")
+    pages.write_bytes(data)
+    for path in (schema, pages):
+        with contextlib.closing(sqlite3.connect(path)) as database, pytest.raises(sqlite3.DatabaseError, match="malformed"):
+            database.execute("SELECT count(*) FROM log")
+        with Session.open(path) as session:
+            report = session.check()
+            assert "malformed" in report.problem
+            assert report.closed
+            assert len(list(session.rows())) == report.valid_rows
+
+
 def test_rows_after_the_end_are_damage(tmp_path: Path) -> None:
     path = tmp_path / "session.sqlite"
     recorder = InlineRecorder(path, META, VirtualClock())

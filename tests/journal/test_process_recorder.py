@@ -213,9 +213,11 @@ def test_a_killed_engine_leaves_all_that_was_sent(tmp_path: Path) -> None:
 
 BLOCKING = """
 gate = open({gate!r}, 'rb')
+bell = open({bell!r}, 'wb', buffering=0)
 class Blocking(row_writer.RowWriter):
     def commit(self):
         if self.waiting:
+            bell.write(b'.')
             gate.read(1)
         super().commit()
 def make(order):
@@ -225,11 +227,12 @@ row_writer.serve.__defaults__ = (make,)
 
 
 def test_a_disk_that_hangs_delays_no_step_and_is_told(tmp_path: Path, reap: list[ProcessRecorder]) -> None:
-    gate = tmp_path / "gate"
+    gate, bell = tmp_path / "gate", tmp_path / "bell"
     os.mkfifo(gate)
-    opener = os.open(gate, os.O_RDWR)
+    os.mkfifo(bell)
+    opener, listener = os.open(gate, os.O_RDWR), os.open(bell, os.O_RDWR)
     clock = VirtualClock()
-    command = recording_process(BLOCKING.format(gate=str(gate)))
+    command = recording_process(BLOCKING.format(gate=str(gate), bell=str(bell)))
     recorder = ProcessRecorder(tmp_path / "live.sqlite", META, clock, command=command, max_lag_s=2.0)
     reap.append(recorder)
 
@@ -240,7 +243,9 @@ def test_a_disk_that_hangs_delays_no_step_and_is_told(tmp_path: Path, reap: list
         return time.perf_counter_ns() - begin
 
     steps = 3000
-    costs = [step(number) for number in range(steps)]
+    costs = [step(0)]
+    assert select.select([listener], [], [], 20.0)[0], "the recording process must have begun to write"
+    costs += [step(number) for number in range(1, steps)]
     stuck = recorder.status()
     assert stuck.committed == 0, "nothing can have been written while the disk hangs"
     assert stuck.backlog_bytes > 0, "the line must be full, else this test shows nothing"
@@ -262,6 +267,7 @@ def test_a_disk_that_hangs_delays_no_step_and_is_told(tmp_path: Path, reap: list
     os.write(opener, b"." * 60_000)
     status = recorder.close(30.0)
     os.close(opener)
+    os.close(listener)
     assert status.committed == 2 * steps + 1
     with Session.open(tmp_path / "live.sqlite") as session:
         assert session.check().ok

@@ -36,9 +36,7 @@ def test_sources_are_seen_where_they_should_be(place: head.Point, at: str | tupl
 
 
 def test_ten_nam_in_the_cerebellum_are_one_to_two_microvolts() -> None:
-    potential = 10.0 * head.radial_dipole(
-        head.electrode_directions(head.LABELS), head.from_mni(head.CRUS_RIGHT)
-    )
+    potential = 10.0 * head.radial_dipole(head.electrode_directions(head.LABELS), head.from_mni(head.CRUS_RIGHT))
     assert 1.0 < float(np.max(potential - potential.mean())) < 2.2
 
 

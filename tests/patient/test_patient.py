@@ -19,16 +19,13 @@ from scipy import signal
 from devices.mock.patient import Patient, PatientSettings
 from loop.sources.patient import PatientPlayback, patient_from_identity
 
-
 # What belief and current do needs no background, and is then made much faster.
 STILL = PatientSettings(
     rest_s=0.0, labels=("PO10",), background_uv=0.0, alpha_uv=0.0, muscle_uv=0.0, sensor_uv=0.0, blink_uv=0.0
 )
 
 
-def record(
-    given: PatientSettings, current_ua: float = 0.0
-) -> tuple[np.ndarray, list[tuple[int, str]], Patient]:
+def record(given: PatientSettings, current_ua: float = 0.0) -> tuple[np.ndarray, list[tuple[int, str]], Patient]:
     patient = Patient(given)
     samples, markers = patient.advance(patient.n_samples, current_ua)
     return samples.astype(np.float64), markers, patient
@@ -47,9 +44,7 @@ def whole() -> tuple[bytes, list[tuple[int, str]], list[object]]:
 
 @given(cuts=st.lists(st.integers(0, 12_000), max_size=60), small=st.integers(1, 40))
 @settings(max_examples=8, deadline=None)
-def test_chunking_is_invariant(
-    whole: tuple[bytes, list[object], list[object]], cuts: list[int], small: int
-) -> None:
+def test_chunking_is_invariant(whole: tuple[bytes, list[object], list[object]], cuts: list[int], small: int) -> None:
     patient = Patient(SHORT)
     places = sorted({0, 3000, 6000, 12_000, *cuts, *range(0, 12_000, small * 100)})
     out, markers = [], []
@@ -115,15 +110,11 @@ def test_every_trial_follows_the_paradigm(session: tuple[np.ndarray, list[tuple[
     assert gaps.min() > 2.0 + 1.5 + 4.0 + 0.5 - 0.5
     assert 9.0 < gaps.mean() < 12.0
     starts = [text for _, text in markers if text.startswith("BLOCK/")]
-    assert starts == [
-        f"BLOCK/{b}/{w}" for b in ("R", "I", "A", "P", "V")[: len(starts) // 2] for w in ("START", "END")
-    ]
+    assert starts == [f"BLOCK/{b}/{w}" for b in ("R", "I", "A", "P", "V")[: len(starts) // 2] for w in ("START", "END")]
 
 
 def test_cues_predict_as_they_should() -> None:
-    _, _, patient = record(
-        msgspec.structs.replace(STILL, sfreq_hz=128.0, blocks=("A", "P", "V"), duration_s=2400.0)
-    )
+    _, _, patient = record(msgspec.structs.replace(STILL, sfreq_hz=128.0, blocks=("A", "P", "V"), duration_s=2400.0))
     share: dict[tuple[str, str], list[bool]] = {}
     for truth in patient.truth[:160]:
         share.setdefault((truth.block, truth.cue), []).append(truth.noxious)
@@ -154,9 +145,7 @@ def sources_only(given: PatientSettings) -> tuple[np.ndarray, Patient]:
 
 def test_the_error_source_is_where_when_and_as_large_as_it_should_be() -> None:
     added, patient = sources_only(
-        msgspec.structs.replace(
-            STILL, duration_s=500.0, group="HC", pe_amplitude_nam=16.0, labels=PatientSettings().labels
-        )
+        msgspec.structs.replace(STILL, duration_s=500.0, group="HC", pe_amplitude_nam=16.0, labels=PatientSettings().labels)
     )
     labels = patient.labels
     sizes, errors = [], []
@@ -167,6 +156,11 @@ def test_the_error_source_is_where_when_and_as_large_as_it_should_be() -> None:
         sizes.append(added[at + 30 : at + 250].std(axis=0))
         errors.append(truth.pe)
     assert np.abs(added[quiet]).max() <= 1.0 / 32.0
+    # What an outcome evokes goes on where one block of background ends and the next begins.
+    page = 2000
+    crossed = [(t.outcome_sample // page + 1) * page for t in patient.truth if 1800 < t.outcome_sample % page < 1970]
+    assert crossed
+    assert min(np.abs(added[at : at + 30, labels.index("PO10")]).max() for at in crossed) > 2.0 / 32.0
     table = np.array(sizes)
     by_channel = dict(zip(labels, table.mean(axis=0), strict=True))
     assert max(by_channel, key=by_channel.__getitem__) == "PO10"
@@ -185,9 +179,7 @@ def test_the_error_source_is_where_when_and_as_large_as_it_should_be() -> None:
 def test_without_the_source_there_is_none_whatever_the_error() -> None:
     quiet = msgspec.structs.replace(STILL, duration_s=60.0, sensory_nam=0.0)
     other, _ = sources_only(quiet)
-    none, _, _ = record(
-        msgspec.structs.replace(quiet, pe_amplitude_nam=0.0, anticipation_nam=0.0, startle=0.0)
-    )
+    none, _, _ = record(msgspec.structs.replace(quiet, pe_amplitude_nam=0.0, anticipation_nam=0.0, startle=0.0))
     still, _, patient = record(msgspec.structs.replace(quiet, pe_amplitude_nam=0.0, plasticity="null"))
     # The error itself is as it was: only its source is gone.
     assert other.any()
@@ -205,9 +197,7 @@ def test_groups_differ_in_what_the_hypothesis_says() -> None:
     for group in ("HC", "FM"):
         sizes = []
         for seed in range(6):
-            settings = msgspec.structs.replace(
-                STILL, sfreq_hz=128.0, duration_s=460.0, group=group, blocks=("A",), seed=seed
-            )
+            settings = msgspec.structs.replace(STILL, sfreq_hz=128.0, duration_s=460.0, group=group, blocks=("A",), seed=seed)
             _, _, patient = record(settings)
             sizes += [t.pe for t in patient.truth[20:40]]
         late[group] = float(np.mean(sizes))
@@ -226,6 +216,20 @@ def test_current_changes_the_error_as_the_hypothesis_says(plasticity: str, direc
     assert cathodal == pytest.approx([-e for e in anodal])
     if direction:
         assert abs(cathodal[-1]) > abs(cathodal[0])
+
+
+def test_the_effect_scales_the_error_and_the_learning() -> None:
+    settings = msgspec.structs.replace(STILL, duration_s=200.0, seed=2, blocks=("I",))
+    pairs = zip(record(settings, -2000.0)[2].truth, record(settings)[2].truth, strict=True)
+    for changed, plain in pairs:
+        assert changed.effect > 0.0
+        assert changed.pe == pytest.approx(plain.pe * (1.0 - changed.effect))
+    settings = msgspec.structs.replace(settings, blocks=("A",))
+    one, other = (record(settings, ua)[2].truth for ua in (-2000.0, 0.0))
+    repeat = next(k for k in range(1, len(one)) if one[k].cue == one[0].cue)
+    assert one[0].expected == other[0].expected == 0.5
+    # The same lesson moved the belief further, by the share that the effect gives.
+    assert (one[repeat].expected - other[repeat].expected) / one[0].delta > 0.0
 
 
 def test_the_slow_effect_outlasts_the_current_and_fades() -> None:

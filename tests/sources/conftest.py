@@ -13,8 +13,9 @@ import pytest
 # liblsl reads its settings once, at first use, in this process and in those that it starts.
 os.environ["LSLAPICFG"] = str(Path(__file__).with_name("loopback.cfg"))
 
-from devices import liblsl  # noqa: E402
-from devices.mock import amplifier  # noqa: E402
+from devices import liblsl
+from devices.mock import amplifier
+from loop.sources import lsl
 
 liblsl.load()
 
@@ -26,6 +27,12 @@ def recordings() -> Path:
     if not RECORDINGS.is_dir():
         pytest.skip(f"the real recordings are not at {RECORDINGS}")
     return RECORDINGS
+
+
+@pytest.fixture(autouse=True)
+def _near(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Over loopback every outlet answers within some milliseconds.
+    monkeypatch.setattr(lsl, "_SECOND_LOOK_S", 0.2)
 
 
 @pytest.fixture

@@ -8,9 +8,7 @@ import numpy as np
 class Part:
     """A block of samples for the mock amplifier."""
 
-    def __init__(
-        self, first: int, samples: np.ndarray, markers: list[tuple[int, str]], sfreq_hz: float
-    ) -> None:
+    def __init__(self, first: int, samples: np.ndarray, markers: list[tuple[int, str]], sfreq_hz: float) -> None:
         self.stamps_ns = np.rint(np.arange(first, first + len(samples)) * 1e9 / sfreq_hz).astype(np.int64)
         self.samples = samples
         self.markers = markers

@@ -57,9 +57,7 @@ def test_progress_is_told_about_once_a_second(unique: str) -> None:
     assert told == [pytest.approx(1.0, abs=0.02)]
 
 
-def test_a_loop_goes_on_where_the_recording_ended(
-    unique: str, amplify: Callable[..., Callable[[], None]]
-) -> None:
+def test_a_loop_goes_on_where_the_recording_ended(unique: str, amplify: Callable[..., Callable[[], None]]) -> None:
     amplify(again_and_again(lambda: counting(30, 2)), amp(unique))
     source = LslSource(name=unique, marker_name="", marker_type="")
     source.open()

@@ -70,9 +70,7 @@ CHANNELS = st.lists(
         st.sampled_from(["Cz", "PO10", "", "X", "Cz"]),
         st.sampled_from(["uV", "", "g", "V"]),
         st.sampled_from(["EEG", "", "AUX"]),
-        st.sampled_from(
-            ["", "<location><X>1</X></location>", "<location><X>1e999</X><Y>0</Y><Z>0</Z></location>"]
-        ),
+        st.sampled_from(["", "<location><X>1</X></location>", "<location><X>1e999</X><Y>0</Y><Z>0</Z></location>"]),
     ),
     max_size=6,
 )
@@ -99,9 +97,7 @@ def test_any_text_gives_a_layout_or_a_source_error(text: str, n: int, rate: floa
 
 
 def test_a_hostile_description_costs_bounded_time_and_memory() -> None:
-    text = INFO.format("<channels>" + "<channel><label>Cz</label></channel>" * 110_000 + "</channels>")[
-        :MAX_DESCRIPTION_BYTES
-    ]
+    text = INFO.format("<channels>" + "<channel><label>Cz</label></channel>" * 110_000 + "</channels>")[:MAX_DESCRIPTION_BYTES]
     tracemalloc.start()
     began = time.process_time()
     with pytest.raises(SourceError):

@@ -41,9 +41,34 @@ def amp(name: str, labels: tuple[str, ...] = ("Cz", "Oz", "PO9", "PO10"), **chan
 
 @pytest.fixture
 def source(unique: str) -> Iterator[LslSource]:
-    made = LslSource(name=unique, marker_name=f"markers-{unique}", timeout_s=10.0, reach="machine")
+    made = LslSource(name=unique, marker_name=f"markers-{unique}", timeout_s=10.0, clock=Ahead())
     yield made
     made.close()
+
+
+class Ahead(SystemClock):
+    """An engine's clock an hour ahead of LSL's, as after an hour of sleep."""
+
+    def now_ns(self) -> int:
+        return super().now_ns() + 3_600_000_000_000
+
+
+def in_time(what: str, seconds: float = 30.0) -> Iterator[None]:
+    """Turns of a loop that fails when it takes too long."""
+    give_up_s = time.monotonic() + seconds
+    while time.monotonic() < give_up_s:
+        yield
+    pytest.fail(f"{what} did not happen within {seconds:g} s")
+
+
+def until_lost(source: LslSource) -> str:
+    """Pull until the stream is lost; the message of the loss."""
+    try:
+        for _ in in_time("the loss"):
+            source.pull(1.0)
+    except SourceLostError as error:
+        return str(error)
+    raise AssertionError
 
 
 def take(source: LslSource, n: int) -> tuple[np.ndarray, np.ndarray, list[tuple[int, str]]]:
@@ -58,30 +83,31 @@ def take(source: LslSource, n: int) -> tuple[np.ndarray, np.ndarray, list[tuple[
     return np.concatenate(stamps), np.concatenate(samples), markers
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "int16"])
+@pytest.mark.parametrize("dtype", ["float32", "int16"])
 def test_samples_arrive_bit_by_bit_and_stamps_to_the_microsecond(
     source: LslSource, unique: str, amplify: Amplify, dtype: str
 ) -> None:
-    n = 500
+    n = 250
     values = np.random.default_rng(5).normal(scale=1000.0, size=(n, 4)).astype(dtype)
     blocks = [
-        Part(k, values[k : k + 25], [(round(k * 2e6), f"CUE/{k}")] if k % 100 == 0 else [], 500.0)
-        for k in range(0, n, 25)
+        Part(k, values[k : k + 25], [(round(k * 2e6), f"CUE/{k}")] if k % 50 == 0 else [], 500.0) for k in range(0, n, 25)
     ]
     amplify(blocks, amp(unique, dtype=dtype))
     source.open()
     assert source.info.dtype == dtype
-    began = SystemClock().now_ns()
+    began = Ahead().now_ns()
     stamps, samples, markers = take(source, n)
     assert samples.dtype == np.dtype(dtype)
     assert samples.tobytes() == values.tobytes()
     assert np.abs(np.diff(stamps) - 2_000_000).max() < 1_000
     # Stamps lie on the engine's clock: each sample was sent when it was due.
     assert -2e9 < stamps[0] - began < 2e9
-    assert SystemClock().now_ns() > stamps[-1]
-    while len(markers) < 5:
+    assert Ahead().now_ns() > stamps[-1]
+    for _ in in_time("the last marker"):
         markers += source.pull_markers()
-    assert [text for _, text in markers] == [f"CUE/{k}" for k in range(0, n, 100)]
+        if len(markers) == 5:
+            break
+    assert [text for _, text in markers] == [f"CUE/{k}" for k in range(0, n, 50)]
     for stamp, text in markers:
         # Both streams' clocks are measured separately, to some tens of microseconds.
         assert abs(stamp - int(stamps[int(text[4:])])) < 500_000
@@ -101,16 +127,12 @@ def test_the_handshake_tells_all_there_is(source: LslSource, unique: str, amplif
     assert f'"source_id":"id-{unique}"' in source.info.identity
 
 
-def test_a_lost_stream_raises_and_a_swapped_one_is_seen_on_reopening(
-    source: LslSource, unique: str, amplify: Amplify
-) -> None:
+def test_a_lost_stream_raises_and_a_swapped_one_is_seen_on_reopening(source: LslSource, unique: str, amplify: Amplify) -> None:
     end = amplify(counting(50_000, 4), amp(unique))
     first = source.open()
     take(source, 20)
     end()
-    with pytest.raises(SourceLostError, match="lost"):
-        while True:
-            source.pull(5.0)
+    assert "lost" in until_lost(source)
     with pytest.raises(SourceLostError):
         source.pull(0.0)
     amplify(counting(50_000, 4), amp(unique, ("Cz", "Oz", "PO10", "PO9")))
@@ -141,9 +163,7 @@ while True:
     finally:
         os.kill(sender.pid, signal.SIGKILL)
         sender.wait()
-    with pytest.raises(SourceLostError):
-        while True:
-            source.pull(5.0)
+    assert "lost" in until_lost(source)
 
 
 def test_waiting_costs_no_cpu_and_ends_in_time(source: LslSource, unique: str, amplify: Amplify) -> None:
@@ -164,9 +184,7 @@ def test_waiting_costs_no_cpu_and_ends_in_time(source: LslSource, unique: str, a
     end()
 
 
-def test_channels_that_are_no_electrodes_are_left_out(
-    source: LslSource, unique: str, amplify: Amplify
-) -> None:
+def test_channels_that_are_no_electrodes_are_left_out(source: LslSource, unique: str, amplify: Amplify) -> None:
     amplify(counting(5000, 4), amp(unique, ("Cz", "Right AUX", "PO9", "PO10")))
     assert source.open().labels == ("Cz", "PO9", "PO10")
     assert source.notes == ("Left out, not scalp EEG: Right AUX.",)
@@ -176,7 +194,7 @@ def test_channels_that_are_no_electrodes_are_left_out(
 
 def test_markers_may_come_late_and_go(unique: str, amplify: Amplify) -> None:
     amplify(counting(50_000, 4), amp(unique, marker_name=f"other-{unique}"))
-    source = LslSource(name=unique, marker_name=f"late-{unique}", reach="machine")
+    source = LslSource(name=unique, marker_name=f"late-{unique}")
     source.open()
     for turn in range(2):
         assert source.pull_markers() == []
@@ -195,7 +213,9 @@ def test_markers_may_come_late_and_go(unique: str, amplify: Amplify) -> None:
         assert [text for _, text in got] == [str(40 + turn)]
         assert abs(got[0][0] - sent_ns) < 50_000_000
         del outlet
-        while source._markers is not None and source._markers.connected:
+        for _ in in_time("the loss of the markers"):
+            if source._markers is None or not source._markers.connected:
+                break
             source.pull(0.1)
             source.pull_markers()
     source.close()
@@ -203,9 +223,9 @@ def test_markers_may_come_late_and_go(unique: str, amplify: Amplify) -> None:
 
 def test_no_stream_says_what_there_is(unique: str, amplify: Amplify) -> None:
     amplify(counting(5000, 4), amp(unique), wait_for_consumers_s=30.0)
-    seen = LslSource(name=unique, marker_name="", marker_type="", reach="machine")
+    seen = LslSource(name=unique, marker_name="", marker_type="")
     seen.open()
-    wrong = LslSource(name=f"{unique}x", timeout_s=0.3, reach="machine")
+    wrong = LslSource(name=f"{unique}x", timeout_s=0.3)
     with pytest.raises(
         SourceError,
         match=f"No LSL stream .*{unique}x.* within 0.3 s; there are: .*'{unique}' .type EEG, 4 ch",
@@ -218,11 +238,11 @@ def test_no_stream_says_what_there_is(unique: str, amplify: Amplify) -> None:
 def test_two_streams_that_fit_are_refused(unique: str, amplify: Amplify) -> None:
     amplify(counting(5000, 4), amp(unique, source_id=f"a-{unique}"))
     amplify(counting(5000, 4), amp(unique, source_id=f"b-{unique}"))
-    source = LslSource(name=unique, timeout_s=10.0, reach="machine")
+    source = LslSource(name=unique, timeout_s=10.0)
     with pytest.raises(SourceError, match=r"2 LSL streams fit .*; say more exactly which: .*a-.*b-|.*b-.*a-"):
         open_once_both_are_there(source, unique, 2)
     source.close()
-    one = LslSource(name=unique, source_id=f"b-{unique}", reach="machine")
+    one = LslSource(name=unique, source_id=f"b-{unique}")
     one.open()
     assert f"b-{unique}" in one.info.identity
     one.close()
@@ -231,7 +251,7 @@ def test_two_streams_that_fit_are_refused(unique: str, amplify: Amplify) -> None
 def test_two_outlets_with_one_source_id_are_refused_under_any_name(unique: str, amplify: Amplify) -> None:
     amplify(counting(50, 4), amp(unique, source_id=f"s-{unique}"))
     amplify(counting(50, 4), amp(f"{unique}-b", source_id=f"s-{unique}"))
-    source = LslSource(name=unique, timeout_s=10.0, reach="machine")
+    source = LslSource(name=unique, timeout_s=10.0)
     with pytest.raises(SourceError, match="same source id"):
         open_once_both_are_there(source, unique, 2)
     source.close()
@@ -258,7 +278,7 @@ def test_streams_that_cannot_be_used(unique: str, rate: float, form: str, desc: 
         channel = info.desc().append_child("channels").append_child("channel")
         channel.append_child_value("label", "Cz").append_child_value("unit", "uV")
     outlet = pylsl.StreamOutlet(info)
-    source = LslSource(name=unique, reach="machine")
+    source = LslSource(name=unique)
     with pytest.raises(SourceError, match=why):
         source.open()
     source.close()

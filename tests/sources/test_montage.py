@@ -67,9 +67,7 @@ def test_every_site_that_mne_knows_is_known(reference: dict[str, np.ndarray]) ->
 
 
 def test_directions_are_those_of_a_measured_head(reference: dict[str, np.ndarray]) -> None:
-    names = [
-        name for name in reference if standard_label(name) == name and name[0] not in "AM" or name[:2] == "AF"
-    ]
+    names = [name for name in reference if (standard_label(name) == name and name[0] not in "AM") or name[:2] == "AF"]
     places = np.array([reference[name] for name in names])
     ours = np.array([spherical_position(name) for name in names])
     # The sphere that fits best, and the rotation that turns one head onto the other.

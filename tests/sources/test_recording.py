@@ -33,9 +33,7 @@ def play(playback: RecordingPlayback, n: int = 97) -> tuple[np.ndarray, np.ndarr
     return np.concatenate([b.stamps_ns for b in blocks]), np.concatenate([b.samples for b in blocks]), markers
 
 
-def make_raw(
-    seconds: float = 10.0, sfreq: float = 250.0, types: tuple[str, ...] = ("eeg", "eeg", "eog")
-) -> mne.io.RawArray:
+def make_raw(seconds: float = 10.0, sfreq: float = 250.0, types: tuple[str, ...] = ("eeg", "eeg", "eog")) -> mne.io.RawArray:
     names = ["Cz", "PO10", "EOG1", "STI"][: len(types)]
     rng = np.random.default_rng(3)
     data = rng.normal(scale=1e-5, size=(len(types), round(seconds * sfreq)))
@@ -78,9 +76,7 @@ def test_any_block_size_gives_the_same(recordings: Path) -> None:
 def test_onsets_count_from_the_first_sample_held(tmp_path: Path) -> None:
     raw = make_raw(20.0)
     raw.set_meas_date(1_000_000.0)
-    raw.set_annotations(
-        mne.Annotations([1.0, 6.2, 15.0], 0.0, ["early", "CUE/H", "late"], orig_time=raw.info["meas_date"])
-    )
+    raw.set_annotations(mne.Annotations([1.0, 6.2, 15.0], 0.0, ["early", "CUE/H", "late"], orig_time=raw.info["meas_date"]))
     raw.crop(5.0, 12.0)
     raw.save(tmp_path / "cut_raw.fif", verbose="error")
     assert mne.io.read_raw(tmp_path / "cut_raw.fif", verbose="error").first_samp == 1250
@@ -162,9 +158,7 @@ def test_paths_that_are_no_recording(tmp_path: Path) -> None:
     assert "name its .set file" in refusal(tmp_path / "data.fdt")
 
 
-@pytest.mark.parametrize(
-    "suffix", ["_raw.fif", ".edf", ".set", ".bdf", ".vhdr", ".gdf", ".xdf", ".nedf", ".lay", ".cdt"]
-)
+@pytest.mark.parametrize("suffix", ["_raw.fif", ".edf", ".set", ".bdf", ".vhdr", ".gdf", ".xdf", ".nedf", ".lay", ".cdt"])
 def test_damaged_files_are_refused_in_one_sentence(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"bad{suffix}"
     path.write_bytes(bytes(range(256)) * 64)

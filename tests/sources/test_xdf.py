@@ -20,9 +20,7 @@ def chunk(tag: int, content: bytes) -> bytes:
     return b"\x04" + struct.pack("<IH", len(content) + 2, tag) + content
 
 
-def header(
-    number: int, name: str, kind: str, n_channels: int, rate: float, form: str, desc: str = ""
-) -> bytes:
+def header(number: int, name: str, kind: str, n_channels: int, rate: float, form: str, desc: str = "") -> bytes:
     text = (
         f"<info><name>{name}</name><type>{kind}</type><channel_count>{n_channels}</channel_count>"
         f"<nominal_srate>{rate}</nominal_srate><channel_format>{form}</channel_format>"
@@ -56,9 +54,7 @@ TWO = CHANNELS.format(CHANNEL.format("Cz", "microvolts") + CHANNEL.format("PO10"
 START = b"XDF:" + chunk(1, b"<info><version>1.0</version></info>")
 
 
-def eeg(
-    number: int = 1, name: str = "amp", n: int = 1000, desc: str = TWO
-) -> tuple[bytes, list[float], np.ndarray]:
+def eeg(number: int = 1, name: str = "amp", n: int = 1000, desc: str = TWO) -> tuple[bytes, list[float], np.ndarray]:
     """A stream of int16 at 250 Hz with a second missing after half its samples, and a jitter of a tenth of a period."""
     jitter = np.random.default_rng(1).uniform(-4e-4, 4e-4, n)
     stamps = (1000.0 + np.arange(n) / 250.0 + (np.arange(n) >= n // 2) * 1.0 + jitter).tolist()
@@ -136,9 +132,7 @@ def test_without_pyxdf_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mo
         open_recording(tmp_path / "x.xdf")
 
 
-def test_a_cut_file_plays_as_far_as_it_goes_and_says_so(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_cut_file_plays_as_far_as_it_goes_and_says_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     data, _, values = eeg()
     extra = numbers(1, [2000.0, 2000.004], values[:2])
     (tmp_path / "x.xdf").write_bytes(START + data + extra[:-5])
@@ -154,9 +148,7 @@ def test_a_real_session_with_four_streams_of_one_name(recordings: Path) -> None:
     assert playback.layout.labels == ("TP9", "AF7", "AF8", "TP10")
     assert playback.layout.sfreq_hz == 256.0
     assert playback.notes == ("Left out, not scalp EEG: Right AUX.",)
-    stream = next(
-        s for s in pyxdf.load_xdf(str(path), dejitter_timestamps=False)[0] if s["info"]["type"] == ["EEG"]
-    )
+    stream = next(s for s in pyxdf.load_xdf(str(path), dejitter_timestamps=False)[0] if s["info"]["type"] == ["EEG"])
     stamps, samples, markers = drain(playback, 100)
     assert np.array_equal(samples, stream["time_series"][:, :4])
     assert samples.dtype == np.float32
