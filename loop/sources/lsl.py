@@ -74,7 +74,10 @@ def predicate(name: str, type_: str, source_id: str) -> str:
     terms = []
     for key, value in (("name", name), ("type", type_), ("source_id", source_id)):
         if value:
-            terms.append(f"{key}={_quoted(value)}")
+            # The type is one word in whatever letters: other software says "eeg".
+            spellings = sorted({value, value.upper(), value.lower()}) if key == "type" else [value]
+            either = " or ".join(f"{key}={_quoted(spelling)}" for spelling in spellings)
+            terms.append(f"({either})" if len(spellings) > 1 else either)
     if not terms:
         raise SourceError("No stream was asked for: give a name, a type or a source id.")
     return " and ".join(terms)
@@ -175,7 +178,7 @@ class LslSource:
         found = self._resolve()
         if self._markers is not None:
             # Before the first sample is asked for, so that no marker beside it is missed.
-            self._markers.poll()
+            self._markers.find(_SECOND_LOOK_S)
         described, full = self._subscribe(found)
         where = f"LSL stream {full.name()!r}"
         dtype = np.dtype(self._inlet.np_dtype).name if self._inlet.np_dtype is not None else "text"
@@ -205,6 +208,8 @@ class LslSource:
         )
         self.layout = layout
         self.clock_offset_ns()
+        if self._markers is not None:
+            self._markers.settle(_HANDSHAKE_S)
         return layout
 
     def reopen(self) -> Layout:

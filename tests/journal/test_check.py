@@ -338,6 +338,39 @@ def test_a_file_that_other_tools_refuse_is_reported_though_its_rows_are_whole(or
             assert len(list(session.rows())) == report.valid_rows
 
 
+def test_a_false_signpost_between_pages_is_reported_though_all_rows_are_read(original: Path, tmp_path: Path) -> None:
+    path = tmp_path / "session.sqlite"
+    data = bytearray(original.read_bytes())
+    with contextlib.closing(sqlite3.connect(f"{original.as_uri()}?mode=ro", uri=True)) as database:
+        root = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'log'").fetchone()[0]
+    page = (root - 1) * PAGE_BYTES
+    assert data[page] == 5, "the root must be an interior page"
+    cell = page + int.from_bytes(data[page + 12 : page + 14], "big")
+    data[cell + 4] -= 1  # the greatest seq below the first branch, a number of one byte
+    path.write_bytes(data)
+    with Session.open(path) as session:
+        report = session.check()
+    assert "out of order" in report.problem
+    assert report.closed
+
+
+def test_rows_are_valid_up_to_the_very_row_that_cannot_be_read(original: Path, rows: list[LogRow], tmp_path: Path) -> None:
+    path = tmp_path / "session.sqlite"
+    data = bytearray(original.read_bytes())
+    page = data.index(next(row for row in rows[100:] if row.kind == "tick").body) // PAGE_BYTES * PAGE_BYTES
+    data[page : page + PAGE_BYTES] = bytes(PAGE_BYTES)
+    path.write_bytes(data)
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+        seq = 0
+        with contextlib.suppress(sqlite3.DatabaseError):
+            while database.execute("SELECT body FROM log WHERE seq = ?", (seq,)).fetchall():
+                seq += 1
+    with Session.open(path) as session:
+        report = session.check()
+    assert 0 < seq <= 110
+    assert (report.ok, report.valid_rows, report.seq) == (False, seq, seq)
+
+
 def test_rows_after_the_end_are_damage(tmp_path: Path) -> None:
     path = tmp_path / "session.sqlite"
     recorder = InlineRecorder(path, META, VirtualClock())

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from live_rig import Child, Stimulator, cereloop
+
+from devices import liblsl
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -16,7 +17,7 @@ def on_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Whatever loads liblsl in these tests, ours or not, stays on this machine; guards' sockets in a folder of their own."""
     folder = tmp_path_factory.mktemp("lsl")
     settings = folder / "lsl_api.cfg"
-    settings.write_text("[multicast]\nResolveScope = machine\n[log]\nlevel = -2\n")
+    settings.write_text(liblsl.settings("machine", None) or "")
     runtime = folder / "run"
     runtime.mkdir(mode=0o700)
     before = {name: os.environ.get(name) for name in ("LSLAPICFG", "XDG_RUNTIME_DIR")}

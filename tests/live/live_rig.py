@@ -163,6 +163,19 @@ class Live(Child):
 
         self.send(f"arm {json.loads(self.line(has_code))['code']}")
 
+    def reset(self) -> None:
+        """Reset at confirmed zero, again where the guard has not confirmed it yet; then arm."""
+        for _ in range(20):
+            self.send("reset tester")
+
+            def answered(line: str) -> bool:
+                return '"code"' in line or "guard_refused" in line
+
+            if '"code"' in (line := self.line(answered)):
+                self.send(f"arm {json.loads(line)['code']}")
+                return
+        raise AssertionError("the guard never took the reset")
+
     def guard_pid(self) -> int:
         """The guard is the child that runs devices.guard_process."""
         for entry in Path("/proc").iterdir():

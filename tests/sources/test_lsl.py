@@ -149,7 +149,7 @@ import time
 from devices import liblsl
 from devices.mock.amplifier import Amplifier, _outlets
 pylsl = liblsl.load("machine")
-a = Amplifier(labels=("Cz",), units=("uV",), sfreq_hz=500.0, name={unique!r}, source_id="k", marker_name="m-{unique}")
+a = Amplifier(labels=("Cz",), units=("uV",), sfreq_hz=500.0, name={unique!r}, source_id="id-{unique}", marker_name="m-{unique}")
 outlet, _ = _outlets(pylsl, a)
 outlet.wait_for_consumers(20.0)
 while True:
