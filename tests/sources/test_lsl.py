@@ -320,7 +320,7 @@ def test_lsl_time_is_mapped_to_the_engines_clock() -> None:
 
 
 def test_what_is_asked_for_cannot_break_out_of_its_quotes() -> None:
-    assert predicate("a", "EEG", "") == "name='a' and type='EEG'"
+    assert predicate("a", "EEG", "") == "name='a' and (type='EEG' or type='eeg')"
     assert predicate("it's", "", "") == 'name="it\'s"'
     for bad in ("'\"", "a\nb", "\x00"):
         with pytest.raises(SourceError, match="cannot be looked for"):
