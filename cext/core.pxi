@@ -118,34 +118,64 @@ cdef int64_t judge(int64_t *bits, const double *run, const double *rail, const d
     return bad
 
 
-cdef void project(Row y, Const weights, Const x, const int64_t *channels, Py_ssize_t n,
-                  Py_ssize_t lanes) noexcept nogil:
-    """K0 and K1: y = x @ weights, in channel order, eight chains at a time to hide the adder's latency."""
-    cdef Py_ssize_t c, v
-    cdef double u, a0, a1, a2, a3, a4, a5, a6, a7
-    cdef const double *w
-    for v in range(0, lanes, 8):
-        a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = 0.0
-        w = weights + v
-        for c in range(n):
-            u = x[channels[c]]
-            a0 += w[0] * u
-            a1 += w[1] * u
-            a2 += w[2] * u
-            a3 += w[3] * u
-            a4 += w[4] * u
-            a5 += w[5] * u
-            a6 += w[6] * u
-            a7 += w[7] * u
-            w += lanes
-        y[v] = a0
-        y[v + 1] = a1
-        y[v + 2] = a2
-        y[v + 3] = a3
-        y[v + 4] = a4
-        y[v + 5] = a5
-        y[v + 6] = a6
-        y[v + 7] = a7
+# The three loops over chains are C, because only there a function can be asked to exist twice: once for any processor, once
+# with vectors of four. Every chain's operations keep their order and nothing is contracted, so both give the same bits.
+cdef extern from *:
+    """
+    #include <stddef.h>
+    #if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+    #define CERELOOP_TWICE __attribute__((target_clones("avx2", "default")))
+    #else
+    #define CERELOOP_TWICE
+    #endif
+
+    CERELOOP_TWICE static void cereloop_project(
+        double *__restrict__ y, const double *__restrict__ weights, const double *__restrict__ x,
+        const int64_t *__restrict__ channels, ptrdiff_t n, ptrdiff_t lanes)
+    {
+        for (ptrdiff_t v = 0; v < lanes; v += 8) {
+            double sum[8] = {0.0};
+            const double *w = weights + v;
+            for (ptrdiff_t c = 0; c < n; c++, w += lanes) {
+                const double u = x[channels[c]];
+                for (int i = 0; i < 8; i++) sum[i] += w[i] * u;
+            }
+            for (int i = 0; i < 8; i++) y[v + i] = sum[i];
+        }
+    }
+
+    CERELOOP_TWICE static void cereloop_filter(
+        double *__restrict__ y, double *__restrict__ memory, const double *__restrict__ sections,
+        ptrdiff_t stages, ptrdiff_t lanes)
+    {
+        for (ptrdiff_t s = 0; s < stages; s++) {
+            double *__restrict__ m0 = memory + 2 * s * lanes;
+            double *__restrict__ m1 = m0 + lanes;
+            const double *__restrict__ b = sections + 5 * s * lanes;
+            for (ptrdiff_t v = 0; v < lanes; v++) {
+                const double x = y[v];
+                const double z = b[v] * x + m0[v];
+                m0[v] = b[lanes + v] * x - b[3 * lanes + v] * z + m1[v];
+                m1[v] = b[2 * lanes + v] * x - b[4 * lanes + v] * z;
+                y[v] = z;
+            }
+        }
+    }
+
+    CERELOOP_TWICE static void cereloop_smooth(
+        double *__restrict__ power, const double *__restrict__ keep, const double *__restrict__ take,
+        const double *__restrict__ y, ptrdiff_t lanes)
+    {
+        for (ptrdiff_t v = 0; v < lanes; v++) power[v] = keep[v] * power[v] + take[v] * (y[v] * y[v]);
+    }
+    """
+    # K0 and K1: y = x @ weights, in channel order, eight chains at a time to hide the adder's latency.
+    void project "cereloop_project"(Row y, Const weights, Const x, const int64_t *channels, Py_ssize_t n,
+                                    Py_ssize_t lanes) noexcept nogil
+    # K2: one sample through all sections, direct form II transposed.
+    void filter_one "cereloop_filter"(Row y, Row memory, Const sections, Py_ssize_t stages, Py_ssize_t lanes) noexcept nogil
+    # K3: leaky integration of the squared signal.
+    void smooth "cereloop_smooth"(Row power, Const keep, Const take, Const y, Py_ssize_t lanes) noexcept nogil
 
 
 cdef void prime(Row memory, Const gain, Const y, Py_ssize_t stages, Py_ssize_t lanes) noexcept nogil:
@@ -154,32 +184,6 @@ cdef void prime(Row memory, Const gain, Const y, Py_ssize_t stages, Py_ssize_t l
     for i in range(2 * stages):
         for v in range(lanes):
             memory[i * lanes + v] = gain[i * lanes + v] * y[v]
-
-
-cdef void filter_one(Row y, Row memory, Const sections, Py_ssize_t stages, Py_ssize_t lanes) noexcept nogil:
-    """K2: one sample through all sections, direct form II transposed."""
-    cdef Py_ssize_t s, v
-    cdef double x, z
-    cdef Row m0
-    cdef Row m1
-    cdef Const b
-    for s in range(stages):
-        m0 = memory + 2 * s * lanes
-        m1 = m0 + lanes
-        b = sections + 5 * s * lanes
-        for v in range(lanes):
-            x = y[v]
-            z = b[v] * x + m0[v]
-            m0[v] = b[lanes + v] * x - b[3 * lanes + v] * z + m1[v]
-            m1[v] = b[2 * lanes + v] * x - b[4 * lanes + v] * z
-            y[v] = z
-
-
-cdef void smooth(Row power, Const keep, Const take, Const y, Py_ssize_t lanes) noexcept nogil:
-    """K3: leaky integration of the squared signal."""
-    cdef Py_ssize_t v
-    for v in range(lanes):
-        power[v] = keep[v] * power[v] + take[v] * (y[v] * y[v])
 
 
 cdef inline void feed(Core *k, const double *x) noexcept nogil:

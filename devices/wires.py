@@ -10,7 +10,7 @@ import termios
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
-import serial  # type: ignore[import-untyped]
+import serial
 
 from devices.clock import Clock
 from devices.stimulator import DeviceLostError, DeviceNotFoundError
@@ -202,7 +202,7 @@ class InProcessWire:
         self._model.advance(self._clock.now_ns())
         return self._model.take_output()
 
-    def wait(self, budget_s: float) -> float:
+    def wait(self, budget_s: float) -> float:  # noqa: ARG002 - of the protocol
         """Virtual time does not pass by waiting."""
         return 0.0
 

@@ -33,7 +33,7 @@ def render(part: str, result: Any, console: Console) -> None:
             table.add_row("the same in NumPy/SciPy", f"{result.numpy_us_per_sample:.2f}")
             table.add_row("kernel, one sample a call", f"{result.one_sample_call_us:.2f}")
             low, high = result.ratio_low, result.ratio_high
-            table.caption = f"NumPy/SciPy takes {result.ratio:.1f} times as long ({low:.1f} to {high:.1f} over rounds)"
+            table.caption = f"NumPy/SciPy takes {result.ratio:.1f} times as long (8 of 10 blocks: {low:.1f} to {high:.1f})"
         case ReplayBench():
             table.add_column("64 channels, 1 kHz, estimate + decide + record")
             table.add_column("", justify="right")

@@ -1,19 +1,22 @@
 """Latency from a sample in LSL to a command at the guard's driver, beside a bare pylsl pull-and-send on the same stream.
 
-Everything runs as in a live session: an outlet, the engine with its recorder, the guard with its driver and the mock stimulator,
-each in a process of its own. Only the driver is wrapped, to note when a set point is handed to it. The bare yardstick is what
-anybody would write first: pull a chunk, send one packet over a local socket to another process. The two take turns on one
-outlet; both are measured from the time stamp of the newest sample, so the outlet's own delay is in both.
+Everything runs as in a live session, each in a process of its own: an outlet, the engine with its recorder, the guard with its
+driver, the mock stimulator. Only the driver is wrapped, to note when a set point is handed to it. The bare yardstick is what
+anybody would write first: pull a chunk, send one packet over a local socket to another process. The two run at the same time,
+on two outlets of one process that send half a chunk apart, so that both see the same machine and neither waits for the other.
+Both are measured from the time stamp of the newest sample, so the outlet's own delay is in both.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -39,10 +42,13 @@ from loop.presets import preset_path
 from loop.reader import Session
 
 _STREAM: Final = "cereloop-bench"
+_BARE_STREAM: Final = "cereloop-bench-bare"
 _PAIR: Final = struct.Struct("<qq")
 _START_S: Final = 20.0
 _LEVEL_UA: Final = 20
 _WARM_S: Final = 2.0
+_CHUNK: Final = 20
+_PERIOD_NS: Final = 1_000_000
 
 
 class Percentiles(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,11 +71,11 @@ class LatencyBench(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def bench_latency(seconds: float) -> LatencyBench:
-    """Measure for `seconds` each: half of the bare one, then ours, then the other half of the bare one."""
-    with tempfile.TemporaryDirectory() as folder, _child("outlet"):
-        bare = _bare(Path(folder), seconds / 2.0)
-        loop = _loop(Path(folder), seconds)
-        bare += _bare(Path(folder), seconds / 2.0)
+    """Measure both for `seconds`, at the same time."""
+    with tempfile.TemporaryDirectory() as folder, _child("outlets"):
+        with _bare(Path(folder)) as bare_log:
+            loop = _loop(Path(folder), seconds)
+        bare = _settled(_read_pairs(bare_log), last_s=seconds)
     ours, yardstick = _percentiles(loop), _percentiles(bare)
     return LatencyBench(
         bare=yardstick,
@@ -105,15 +111,14 @@ def _child(role: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         process.wait(_START_S)
 
 
-def _bare(folder: Path, seconds: float) -> list[int]:
-    """Latencies (ns) of the yardstick."""
+@contextmanager
+def _bare(folder: Path) -> Iterator[Path]:
+    """The yardstick, for as long as the block lasts; yields where its pairs of times will be."""
     path, log = folder / "bare.sock", folder / "bare.log"
-    with _child("receiver", str(path), str(log)), _child("puller", str(path), str(seconds)) as puller:
-        puller.wait(seconds + _START_S)
-    pairs = _read_pairs(log)
-    path.unlink()
-    log.unlink()
-    return _settled([(stamp, at) for stamp, at in pairs])
+    with _child("receiver", str(path), str(log)) as receiver:
+        with _child("puller", str(path)):
+            yield log
+        receiver.wait(_START_S)
 
 
 def _loop(folder: Path, seconds: float) -> list[int]:
@@ -133,7 +138,7 @@ def _loop(folder: Path, seconds: float) -> list[int]:
         stack.enter_context(_child("guard", str(folder / "settings.json"), str(where), str(log)))
         engine = stack.enter_context(_child("engine", str(file), str(where), str(out)))
         engine.wait(seconds + 3 * _START_S)
-    applied = {deadline_ns: at_ns for deadline_ns, at_ns in _read_pairs(log)}
+    applied = dict(_read_pairs(log))
     pairs = []
     newest_ns: int | None = None
     from loop.engine import LEASE_NS
@@ -168,11 +173,17 @@ def _config(port: Path, folder: Path, seconds: float) -> Config:
     return configuration.load(preset_path("live-mock"), overrides)
 
 
-def _settled(pairs: list[tuple[int, int]]) -> list[int]:
+def _settled(pairs: list[tuple[int, int]], last_s: float | None = None) -> list[int]:
+    """Latencies in nanoseconds, without the first moments, or of the last `last_s` alone."""
     if not pairs:
         raise RuntimeError("the latency measurement saw no chunk; is another program using this machine to the full?")
     begin = pairs[0][0] + round(_WARM_S * NS_PER_S)
-    return [at - stamp for stamp, at in pairs if stamp >= begin] or [at - stamp for stamp, at in pairs]
+    if last_s is not None:
+        begin = max(begin, pairs[-1][0] - round(last_s * NS_PER_S))
+    # Only a pull that ends with the last sample of a chunk counts: in a half one the newest stamp is older than the chunk.
+    phases = [round(stamp / _PERIOD_NS) % _CHUNK for stamp, _ in pairs]
+    last = max(set(phases), key=phases.count)
+    return [at - stamp for (stamp, at), phase in zip(pairs, phases, strict=True) if phase == last and stamp >= begin]
 
 
 def _read_pairs(path: Path) -> list[tuple[int, int]]:
@@ -183,16 +194,21 @@ def _read_pairs(path: Path) -> list[tuple[int, int]]:
 # ---- the children
 
 
-def _outlet() -> None:
+def _outlets() -> None:
     from devices.mock.amplifier import Amplifier, stream
     from loop.bench_kernel import Noise
 
-    noise = Noise(24 * 3600)
-    amplifier = Amplifier(
-        labels=noise.layout.labels, units=noise.layout.units, sfreq_hz=noise.layout.sfreq_hz, name=_STREAM, source_id=_STREAM
-    )
+    def send(name: str) -> None:
+        noise = Noise(24 * 3600)
+        labels, units = noise.layout.labels, noise.layout.units
+        amplifier = Amplifier(labels=labels, units=units, sfreq_hz=noise.layout.sfreq_hz, name=name, source_id=name,
+                              marker_name=f"{name}-markers")
+        stream(iter(lambda: noise.read(_CHUNK, 0.0), None), amplifier, chunk_s=_CHUNK * _PERIOD_NS / NS_PER_S)
+
+    threading.Thread(target=send, args=(_BARE_STREAM,), daemon=True).start()
+    time.sleep(_CHUNK * _PERIOD_NS / NS_PER_S / 2.0)
     print("ready", flush=True)
-    stream(iter(lambda: noise.read(20, 0.0), None), amplifier, chunk_s=0.02)
+    send(_STREAM)
 
 
 def _receiver(path: str, log: str) -> None:
@@ -207,25 +223,27 @@ def _receiver(path: str, log: str) -> None:
     Path(log).write_bytes(pairs)
 
 
-def _puller(path: str, seconds: str) -> None:
-    from loop.sources.lsl import LslSource, clock_difference_ns
+def _puller(path: str) -> None:
+    from devices import liblsl
+    from loop.sources.lsl import clock_difference_ns
 
-    source = LslSource(name=_STREAM, marker_name="", marker_type="", timeout_s=_START_S, reach="machine")
-    source.open()
-    pylsl, inlet, offset_ns = source._pylsl, source._inlet, source.clock_offset_ns()
-    assert clock_difference_ns is not None
-    buffer = np.empty((256, len(source.layout.labels)), dtype=np.float32)
+    pylsl: Any = liblsl.load("machine")
+    (info,) = pylsl.resolve_byprop("name", _BARE_STREAM, 1, _START_S)
+    inlet = pylsl.StreamInlet(info, recover=False)
+    inlet.open_stream(_START_S)
+    offset_ns = round(inlet.time_correction(_START_S) * 1e9) + clock_difference_ns(pylsl, SystemClock())
+    buffer = np.empty((256, info.channel_count()), dtype=np.float32)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     connection.connect(path)
     print("ready", flush=True)
-    end_s = pylsl.local_clock() + float(seconds)
-    while pylsl.local_clock() < end_s:
+    ended: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
+    while not ended:
         _, stamps = inlet.pull_chunk(0.5, 256, buffer, min_samples=1, as_numpy=True)
         if len(stamps):
             stamp_ns = round(stamps[-1] * 1e9) + offset_ns
             connection.send(stamp_ns.to_bytes(8, "little", signed=True) + bytes(40))
     connection.close()
-    source.close()
 
 
 class _NotingDriver(ReferenceStimulator):
@@ -315,7 +333,7 @@ def _engine(config_path: str, where: str, out: str) -> None:
 
 
 _ROLES: Final[dict[str, Callable[..., None]]] = {
-    "outlet": _outlet,
+    "outlets": _outlets,
     "receiver": _receiver,
     "puller": _puller,
     "guard": _guard,

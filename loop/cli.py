@@ -25,6 +25,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from devices.stimulator import DeviceError
 from loop import __version__
 from loop.config import Config, ConfigError, load
+from loop.errors import LayoutError, SessionError
 from loop.presets import preset_path
 from loop.session_file import JournalError
 from loop.sources.errors import SourceError
@@ -306,8 +307,6 @@ def _options(
 def main() -> None:
     """Run the command line; bad input ends in one sentence, never in a traceback."""
     from loop.cli_tools import register
-    from loop.estimator import LayoutError
-    from loop.run import SessionError
 
     register(app)
     try:

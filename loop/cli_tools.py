@@ -64,7 +64,8 @@ def check(
         table.add_column("stop", no_wrap=True)
         table.add_column("at most", no_wrap=True, justify="right")
         for row in rows:
-            table.add_row(row.cause, f"S{int(row.stop_class)}", "never noticed" if row.bound_s is None else f"{row.bound_s:.2f} s")
+            bound = "never noticed" if row.bound_s is None else f"{row.bound_s:.2f} s"
+            table.add_row(row.cause, f"S{int(row.stop_class)}", bound)
         console.print(table)
     if not result.ready:
         raise typer.Exit(Exit.NOT_WELL)
@@ -75,6 +76,7 @@ def mock_amplifier(
     what: Annotated[str, typer.Argument(metavar="FILE_OR_PATIENT", help="A recording, or the word `patient`.")],
     name: Annotated[str, typer.Option(help="Name of the LSL stream.")] = "cereloop-mock",
     source_id: Annotated[str, typer.Option(help="Source id of the LSL stream.")] = "cereloop-mock-amplifier",
+    marker_name: Annotated[str, typer.Option(help="Name of the LSL marker stream.")] = "cereloop-markers",
     config: ConfigOption = None,
     overrides: SetOption = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the patient.")] = None,
@@ -93,6 +95,7 @@ def mock_amplifier(
         what,
         name=name,
         source_id=source_id,
+        marker_name=marker_name,
         patient=configured(config, "simulate", overrides, {"patient.seed": seed}).patient,
         meter=meter,
         again=loop,

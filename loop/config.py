@@ -14,8 +14,9 @@ import msgspec
 from msgspec import Meta
 
 from devices import limits, settings
-from devices.mock.patient import PatientSettings
+from devices.mock.patient_settings import PatientSettings
 
+MAX_BYTES = 1_000_000
 Positive = Annotated[float, Meta(gt=0.0, le=1e6)]
 Label = Annotated[str, Meta(min_length=1, max_length=64)]
 _LONGEST_QUOTE: Final = 120
@@ -29,7 +30,7 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Base of all tables."""
 
 
-class SessionTable(_Table):
+class SessionTable(_Table, frozen=True):
     """Who, which arm, how long, and where the record goes."""
 
     arm: Literal["closed_loop", "open_loop", "feedback_only"]
@@ -38,7 +39,7 @@ class SessionTable(_Table):
     directory: str = "."
 
 
-class SourceTable(_Table):
+class SourceTable(_Table, frozen=True):
     """Where samples and markers come from.
 
     ``lsl`` uses `name`, `type`, `source_id` (empty: any) and `marker_name`; ``recording`` uses `path`; ``patient`` uses
@@ -57,7 +58,7 @@ class SourceTable(_Table):
     jitter_s: Annotated[float, Meta(ge=0.001, le=0.15)] = 0.03
 
 
-class MarkersTable(_Table):
+class MarkersTable(_Table, frozen=True):
     """Other names for the vocabulary's markers, such as ``"target" = "STIM/NOX/100"``.
 
     `imply_out_due` takes every stimulus as announced, for recordings whose markers never say when an outcome was due.
@@ -67,7 +68,7 @@ class MarkersTable(_Table):
     imply_out_due: bool = False
 
 
-class ChannelsTable(_Table):
+class ChannelsTable(_Table, frozen=True):
     """Which channels to leave out, and what the amplifier can carry.
 
     `bad` are left out of everything; `rails_under_current` may saturate while current flows. A channel counts as railed at
@@ -81,7 +82,7 @@ class ChannelsTable(_Table):
     line_hz: Literal[50, 60] = 50
 
 
-class EstimatorTable(_Table):
+class EstimatorTable(_Table, frozen=True):
     """The average-referenced fallback: one channel a side. Empty: the best pair that the cap has, which the output names."""
 
     left: str = ""
@@ -89,7 +90,7 @@ class EstimatorTable(_Table):
     warmup_s: Annotated[float, Meta(ge=1.0, le=30.0)] = 3.0
 
 
-class PolicyTable(_Table):
+class PolicyTable(_Table, frozen=True):
     """Evidence to decision: the CUSUM of K12 over outcomes seen in SENSE.
 
     Each outcome adds ``index - expected_offset - expected_gain * surprise - drift`` (standard deviations), never below
@@ -109,14 +110,14 @@ class PolicyTable(_Table):
     duty_window_s: Annotated[float, Meta(ge=10.0, le=7200.0)]
 
 
-class GateTable(_Table):
+class GateTable(_Table, frozen=True):
     """The interleaved cycle: SENSE lasts at least `sense_s` (all of it, in open_loop); SETTLE follows every ramp-down."""
 
     sense_s: Annotated[float, Meta(ge=1.0, le=3600.0)]
     settle_s: Annotated[float, Meta(ge=5.0, le=120.0)]
 
 
-class Config(_Table):
+class Config(_Table, frozen=True):
     """A whole session's configuration."""
 
     session: SessionTable
@@ -153,7 +154,11 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         If the file cannot be read or anything in it cannot be used; the message names file and key.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ConfigError(f"{path}: longer than {MAX_BYTES} bytes; give a TOML configuration")
+        text = data.decode("utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: {_os_words(error)}; give the path of a TOML file") from error
     except UnicodeDecodeError as error:
@@ -240,6 +245,13 @@ def _check(config: Config, where: str) -> None:
             limits.check_settings(guard)
         except limits.LimitError as error:
             raise ConfigError(f"{where}: {error}") from error
+        gate_s = 2 * config.stimulation.ramp_s + config.stimulation.hold_s
+        room_s = config.policy.max_duty * config.policy.duty_window_s
+        if gate_s > room_s:
+            raise ConfigError(
+                f"{where}: keys `policy.max_duty` and `policy.duty_window_s` leave room for {room_s:g} s of current, but one "
+                f"gate takes {gate_s:g} s; it could never open"
+            )
     if config.policy.release >= config.policy.threshold:
         raise ConfigError(
             f"{where}: key `policy.release` is {config.policy.release:g}, which is not below `policy.threshold` "

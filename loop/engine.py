@@ -1,27 +1,23 @@
-"""The fold: one event in, effects out. Touches no clock, no random generator, no thread and no socket (I23)."""
+"""The fold: one event in, effects out. Touches no clock, no random generator, no thread and no socket (I23).
+
+What the EEG says and what the policy makes of it is decided here; `steering` speaks with guard and gate.
+"""
 
 from __future__ import annotations
 
-import re
-from typing import Final
+from typing import Final, Literal
 
-from devices import limits, link
-from devices.stimulator import StopClass
 from devices.units import NS_PER_MS, NS_PER_S
-from loop import gate, policy
+from loop import policy
 from loop.config import Config
 from loop.events import (
     Chunk,
     ClockOffset,
     Decision,
     Device,
-    Finished,
-    GateChange,
     GuardLost,
-    Incident,
     Input,
     Marker,
-    MarkerOut,
     Operator,
     Outcome,
     Output,
@@ -30,16 +26,14 @@ from loop.events import (
     SourceEnded,
     SourceLost,
     Tick,
-    ToGuard,
 )
 from loop.framing import CLOCK_JUMP_NS, STALE_NS
-from loop.gate import Phase, Wish
+from loop.gate import Phase
 from loop.perception import Judged, Perception
+from loop.steering import LEASE_NS, TICK_NS, Steering
 
-LEASE_NS: Final = 250 * NS_PER_MS
-TICK_NS: Final = 20 * NS_PER_MS
-ZERO_UA: Final = 10.0
-_RENEW_AT_ZERO_NS: Final = 200 * NS_PER_MS
+__all__ = ["LEASE_NS", "TICK_NS", "Engine"]
+
 _SILENCE_NS: Final = 60 * NS_PER_S
 # A baseline of 0.6 s before an outcome must lie in SENSE as well (I17).
 _BASELINE_NS: Final = 600 * NS_PER_MS
@@ -58,44 +52,24 @@ class Engine:
         self._config = config
         self._perception = Perception(config)
         self._policy = policy.PolicyState()
-        self._gate = gate.GateState()
-        self._gate_params = _gate_params(config)
-        self._guard = "absent" if config.stimulates else ""
-        self._guard_reason = ""
-        self._at_zero = True
-        self._seq = 0
-        self._reservation = (0, 0)
-        if config.stimulation is not None:
-            dose = limits.gate_dose(config.stimulation)
-            self._reservation = (dose.charge_uc, dose.on_time_ms)
-        self._excluded: list[tuple[int, int | None]] = []
-        self._started_ns: int | None = None
+        self._steering = Steering(config, self._put)
         self._fresh_ns: int | None = None
         self._stale = False
         self._offset_ns: int | None = None
-        self._wish: Wish = "none"
-        self._wish_reason = ""
-        self._end_reason = ""
-        self._stopping = False
-        self._guard_is_gone = False
         self._open_decision = 0
         self._open_reason = ""
-        self._held = ""
-        self._renewed_ns = -_RENEW_AT_ZERO_NS
-        self._no_more = ""
         self._last_outcome_ns: int | None = None
-        self._finished = False
         self._out: list[Output] = []
 
     @property
     def phase(self) -> Phase:
         """Where in the cycle the session is."""
-        return self._gate.phase
+        return self._steering.phase
 
     @property
     def level_ua(self) -> int:
         """The level wanted now."""
-        return self._gate.level_ua
+        return self._steering.level_ua
 
     @property
     def evidence(self) -> float:
@@ -105,7 +79,7 @@ class Engine:
     @property
     def finished(self) -> bool:
         """Whether `Finished` has been put out."""
-        return self._finished
+        return self._steering.finished
 
     @property
     def bad_channels(self) -> dict[str, str]:
@@ -131,7 +105,7 @@ class Engine:
             If the first segment's layout cannot be worked on.
         """
         self._out = []
-        if self._finished:
+        if self.finished:
             return self._out
         match event:
             case Chunk():
@@ -139,11 +113,11 @@ class Engine:
             case Tick():
                 self._take_tick(event.t_ns)
             case Device():
-                self._take_device(event)
+                self._steering.take_device(event)
             case Marker():
                 self._out.extend(self._perception.take_marker(event))
             case Operator():
-                self._take_operator(event)
+                self._steering.take_operator(event)
             case SegmentStart():
                 self._take_segment(event)
             case ClockOffset():
@@ -152,15 +126,12 @@ class Engine:
                 self._fresh_ns = None
                 self._fault(event.t_ns, "source_lost", event.reason)
             case SourceEnded():
-                self._ask("end", "the source has no more samples")
+                self._steering.ask("end", "the source has no more samples")
             case RecorderLost():
                 self._fault(event.t_ns, "recorder_lost", event.reason)
-                self._ask("end", f"the record cannot be written: {event.reason}")
+                self._steering.ask("end", f"the record cannot be written: {event.reason}")
             case GuardLost():
-                self._incident(event.t_ns, "guard_lost", event.reason, "session ends; the device cuts by itself")
-                self._guard, self._guard_reason, self._at_zero = "stopped", event.reason, True
-                self._guard_is_gone = True
-                self._ask("end", f"the guard is gone: {event.reason}")
+                self._steering.take_guard_lost(event)
         return self._out
 
     # ---- inputs
@@ -173,33 +144,33 @@ class Engine:
         self._discard_window()
         if self._perception.refused:
             self._fault(event.t_ns, "layout_refused", self._perception.refused)
-        elif self._gate.phase in gate.WITH_CURRENT:
+        elif self._steering.has_current:
             self._fault(event.t_ns, "segment_restarted", "the stream began anew")
 
     def _take_chunk(self, event: Chunk) -> None:
-        seen = self._perception.take_chunk(event, self._excluded)
+        seen = self._perception.take_chunk(event, self._steering.excluded)
         self._out.extend(seen.outputs)
         if seen.fresh:
             self._fresh_ns = event.t_ns
             if self._stale:
                 self._stale = False
-                self._incident(event.t_ns, "fresh_again", "samples arrive in time again", "sense window starts anew")
+                self._steering.incident(event.t_ns, "fresh_again", "samples arrive in time again", "sense window starts anew")
         if seen.broken:
             self._discard_window()
-            if self._gate.phase in gate.WITH_CURRENT:
-                self._abort(event.t_ns, seen.broken)
+            if self._steering.has_current:
+                self._steering.abort(event.t_ns, seen.broken)
         for judged in seen.judged:
             self._take_judged(judged, "the unit of the samples is implausible" if self._perception.implausible else "")
 
     def _take_judged(self, judged: Judged, refusal: str) -> None:
-        sensed = self._gate.phase is Phase.SENSE and judged.t_ns - _BASELINE_NS >= self._gate.since_ns
+        sensed = self._steering.phase is Phase.SENSE and judged.t_ns - _BASELINE_NS >= self._steering.since_ns
         if judged.meaning is None:
             if sensed and judged.features is not None and not refusal:
                 self._policy = policy.take_pseudo(self._policy, judged.features)
             return
         if not refusal and not sensed:
-            sensing = self._gate.phase is Phase.SENSE
-            refusal = "its baseline began before this SENSE window" if sensing else f"overlaps {self._gate.phase}"
+            sensing = self._steering.phase is Phase.SENSE
+            refusal = "its baseline began before this SENSE window" if sensing else f"overlaps {self._steering.phase}"
         if not refusal and judged.features is None:
             refusal = f"{100 * judged.invalid:.0f} % of its windows were flagged"
         table = self._config.policy
@@ -228,77 +199,12 @@ class Engine:
             self._decide(judged.decided_t_ns, verdict.wanted, verdict.reason)
 
     def _take_tick(self, t_ns: int) -> None:
-        if self._started_ns is not None and t_ns - self._started_ns >= self._config.session.duration_s * NS_PER_S:
-            self._ask("end", "the configured duration is over")
         self._age_stream(t_ns)
         self._schedule(t_ns)
-        self._step_gate(t_ns)
-        if self._gate.phase in gate.WITH_CURRENT or self._renews_at_zero(t_ns):
-            self._renewed_ns = t_ns
-            command = link.Command(
-                seq=self._next_seq(),
-                level_ua=self._gate.level_ua,
-                deadline_ns=t_ns + LEASE_NS,
-                decision=self._gate.decision,
-            )
-            self._send(t_ns, command)
-        elif self._gate.phase is Phase.ENDED and self._at_zero:
-            self._finish(t_ns)
-
-    def _renews_at_zero(self, t_ns: int) -> bool:
-        """A lease on zero, every 200 ms once the session has begun: it keeps the arming from expiring, and says we live."""
-        begun = self._gate.phase in (Phase.SENSE, Phase.SETTLE, Phase.PAUSED) and self._guard in ("armed", "live")
-        return begun and t_ns - self._renewed_ns >= _RENEW_AT_ZERO_NS
-
-    def _take_device(self, event: Device) -> None:
-        if not self._config.stimulates:
-            return
-        match event.message:
-            case link.Report() as report:
-                if self._stopping and report.phase in ("armed", "live"):
-                    # Sent before the guard had taken our stop: it must not look like a new arming (I07).
-                    return
-                self._stopping = False
-                if report.phase != self._guard and report.phase in ("aborting", "stopped", "latched"):
-                    answer = "reset and arm again to go on" if report.phase != "aborting" else "abort ramp to zero"
-                    self._incident(event.t_ns, f"guard_{report.phase}", report.reason, answer)
-                self._guard, self._guard_reason = report.phase, report.reason
-                measured = 0.0 if report.measured_ua is None else abs(report.measured_ua)
-                self._at_zero = report.level_ua == 0 and measured <= ZERO_UA
-            case link.Refused() as refused:
-                self._incident(event.t_ns, "guard_refused", refused.reason, "request dropped")
-                if self._gate.phase is Phase.RAMP_UP:
-                    self._no_more = refused.reason
-                    self._open_decision = 0
-                    self._move(event.t_ns, self._gate._replace(phase=Phase.RAMP_DOWN, since_ns=event.t_ns,
-                                                               from_ua=self._gate.level_ua), refused.reason)
-            case link.Welcome() as welcome:
-                if self._guard != "absent":
-                    return  # The guard greets again whenever its arm code changes.
-                self._guard = "safe"
-                detail = f"{welcome.identity.maker} {welcome.identity.model} {welcome.identity.serial_number}"
-                self._incident(event.t_ns, "guard_ready", detail, f"ceiling {welcome.max_level_ua} µA")
-
-    def _take_operator(self, event: Operator) -> None:
-        if event.action in ("arm", "reset", "cut") and not self._config.stimulates:
-            arm = self._config.session.arm
-            self._incident(event.t_ns, "no_guard", f"`{event.action}` in {arm}, which makes no current", "nothing to do")
-            return
-        match event.action:
-            case "arm":
-                self._send(event.t_ns, link.Arm(seq=self._next_seq(), code=event.detail))
-            case "reset":
-                self._send(event.t_ns, link.Reset(seq=self._next_seq(), operator=event.detail or "operator"))
-            case "pause":
-                self._ask("pause", "paused by the operator")
-            case "resume":
-                self._ask("resume", "resumed by the operator")
-            case "stop":
-                self._ask("end", event.detail or "stopped by the operator")
-            case "cut":
-                self._halt(event.t_ns, StopClass.S0_CUT, "emergency stop by the operator", "S0: cut to zero now, latched")
-            case "note":
-                pass
+        before = self._steering.phase
+        self._steering.tick(t_ns, self._open_decision if self._is_seeing() else 0, self._open_reason)
+        if self._steering.phase is Phase.SENSE and before is not Phase.SENSE:
+            self._discard_window()
 
     def _take_offset(self, event: ClockOffset) -> None:
         if self._offset_ns is not None and abs(event.offset_ns - self._offset_ns) > CLOCK_JUMP_NS:
@@ -322,82 +228,22 @@ class Engine:
     def _schedule(self, t_ns: int) -> None:
         """What the passing of time alone decides: open_loop's plan, and closed_loop's silence."""
         arm = self._config.session.arm
-        if self._gate.phase is not Phase.SENSE or not self._is_seeing():
+        if self._steering.phase is not Phase.SENSE or not self._is_seeing():
             return
-        elapsed_ns = t_ns - self._gate.since_ns
+        elapsed_ns = t_ns - self._steering.since_ns
         if arm == "open_loop":
             if not self._open_decision and elapsed_ns >= self._config.gate.sense_s * NS_PER_S:
                 self._decide(t_ns, "open", f"open_loop plan: {self._config.gate.sense_s:g} s of SENSE are over")
         elif arm == "closed_loop":
-            last_ns = max(self._last_outcome_ns or 0, self._gate.since_ns)
+            last_ns = max(self._last_outcome_ns or 0, self._steering.since_ns)
             if t_ns - last_ns >= _SILENCE_NS:
                 self._last_outcome_ns = t_ns
                 reason = "no outcomes for 60 s: closed_loop needs STIM/NOX, STIM/INN, STIM/OMIT or OUT_DUE markers"
                 self._decide(t_ns, "closed", reason)
 
-    def _step_gate(self, t_ns: int) -> None:
-        ready = t_ns - self._gate.since_ns >= self._config.gate.sense_s * NS_PER_S
-        may_open = ready and self._config.stimulates and not self._no_more and self._is_seeing()
-        given = gate.GateInput(
-            guard=self._guard,
-            guard_reason=self._guard_reason,
-            at_zero=self._at_zero,
-            decision=self._open_decision if may_open else 0,
-            wish=self._wish,
-            reason=self._wish_reason if self._wish != "none" else self._open_reason,
-        )
-        result = gate.step(self._gate_params, self._gate, t_ns, given)
-        if result.held and _without_numbers(result.held) != _without_numbers(self._held):
-            self._incident(t_ns, "gate_held", result.held, "the gate stays closed")
-        self._held = result.held
-        if self._wish in ("pause", "resume"):
-            self._wish = "none"
-        if Phase.ENDED in (result.state.phase, result.state.after_zero) and not self._end_reason:
-            self._end_reason = result.reason or (given.reason if self._wish == "end" else self._guard_reason)
-        if result.state.phase is not self._gate.phase:
-            self._move(t_ns, result.state, result.reason)
-        else:
-            self._gate = result.state
-
-    def _move(self, t_ns: int, state: gate.GateState, reason: str) -> None:
-        """Enter another phase, with all that hangs on it."""
-        before, self._gate = self._gate, state
-        after = state.phase
-        change = GateChange(t_ns=t_ns, before=before.phase, after=after, reason=reason, decision=state.decision)
-        self._out.append(change)
-        current_before = before.phase in gate.WITH_CURRENT or before.phase is Phase.STOPPED
-        current_after = after in gate.WITH_CURRENT or after is Phase.STOPPED
-        if current_after and not current_before:
-            self._excluded = [*self._excluded[-7:], (t_ns, None)]
-        elif current_before and not current_after:
-            self._excluded[-1] = (self._excluded[-1][0], t_ns)
-        if before.phase is Phase.IDLE:
-            self._started_ns = t_ns
-        if after is Phase.SENSE:
-            self._policy = policy.start_sense(self._policy)
-            self._open_decision = 0
-        if after is Phase.RAMP_UP:
-            charge_uc, on_time_ms = self._reservation
-            reserve = link.Reserve(seq=self._next_seq(), charge_uc=charge_uc, on_time_ms=on_time_ms)
-            self._send(t_ns, reserve)
-        name = _MARKER_OF.get(after)
-        if name is not None and (current_before or current_after):
-            goes_down = after in (Phase.RAMP_DOWN, Phase.STOPPED)
-            amplitude_ma = before.level_ua / 1000 if goes_down else self._gate_params.level_ua / 1000
-            amplitude_ma = 0.0 if name == "OFF" else amplitude_ma
-            middle = f"ABORT/{_slug(reason)}" if name == "ABORT" else name
-            self._out.append(MarkerOut(t_ns=t_ns, text=f"TDCS/{middle}/{amplitude_ma:g}"))
-
-    def _finish(self, t_ns: int) -> None:
-        reason = self._end_reason or "ended"
-        if self._config.stimulates:
-            self._send(t_ns, link.Goodbye(reason=reason[:500]))
-        self._finished = True
-        self._out.append(Finished(t_ns=t_ns, reason=reason))
-
     # ---- small acts
 
-    def _decide(self, t_ns: int, wanted: str, reason: str) -> None:
+    def _decide(self, t_ns: int, wanted: Literal["open", "closed"], reason: str) -> None:
         number = self._policy.decision + 1
         is_open = wanted == "open"
         # A window that is not full yet says nothing: it must not forget that the gate was open (hysteresis).
@@ -408,7 +254,7 @@ class Engine:
         decision = Decision(
             t_ns=t_ns,
             decision=number,
-            wanted="open" if is_open else "closed",
+            wanted=wanted,
             reason=reason,
             evidence=self._policy.evidence,
             outcomes=self._policy.window,
@@ -418,73 +264,14 @@ class Engine:
     def _fault(self, t_ns: int, name: str, detail: str) -> None:
         """A fault of the input: S1 under current, a discarded window at zero."""
         self._discard_window()
-        if self._gate.phase in gate.WITH_CURRENT:
-            self._abort(t_ns, f"{name}: {detail}" if detail else name)
+        if self._steering.has_current:
+            self._steering.abort(t_ns, f"{name}: {detail}" if detail else name)
         else:
-            self._incident(t_ns, name, detail, "sense window discarded")
-
-    def _abort(self, t_ns: int, reason: str) -> None:
-        self._halt(t_ns, StopClass.S1_ABORT_RAMP, reason, "S1: abort ramp to zero within 1 s")
-
-    def _halt(self, t_ns: int, stop_class: StopClass, reason: str, answer: str) -> None:
-        """Stop the guard, and the gate with it; nothing rises before the guard has been armed again (I07)."""
-        self._incident(t_ns, "abort" if stop_class else "cut", reason, answer)
-        self._send(t_ns, link.Stop(stop_class=stop_class, reason=reason[:500]))
-        self._discard_window()
-        self._at_zero = self._guard_is_gone
-        if self._guard in ("armed", "live"):
-            self._guard, self._guard_reason, self._stopping = "aborting", reason, True
-        given = gate.GateInput("aborting", reason, at_zero=False, decision=0, wish="none", reason=reason)
-        result = gate.step(self._gate_params, self._gate, t_ns, given)
-        if result.state.phase is not self._gate.phase:
-            self._move(t_ns, result.state, reason)
+            self._steering.incident(t_ns, name, detail, "sense window discarded")
 
     def _discard_window(self) -> None:
         self._policy = policy.start_sense(self._policy)
         self._open_decision = 0
 
-    def _ask(self, wish: Wish, reason: str) -> None:
-        if self._wish != "end":
-            self._wish, self._wish_reason = wish, reason
-
-    def _send(self, t_ns: int, message: link.Arm | link.Reserve | link.Command | link.Stop | link.Reset | link.Goodbye) -> None:
-        self._out.append(ToGuard(t_ns=t_ns, message=message, decision=self._gate.decision))
-
-    def _incident(self, t_ns: int, name: str, detail: str, answer: str) -> None:
-        self._out.append(Incident(t_ns=t_ns, name=name, detail=detail, answer=answer))
-
-    def _next_seq(self) -> int:
-        self._seq += 1
-        return self._seq
-
-
-_MARKER_OF: Final = {
-    Phase.RAMP_UP: "RAMP_UP",
-    Phase.HOLD: "ON",
-    Phase.RAMP_DOWN: "RAMP_DOWN",
-    Phase.SETTLE: "OFF",
-    Phase.PAUSED: "OFF",
-    Phase.ENDED: "OFF",
-    Phase.STOPPED: "ABORT",
-}
-
-
-def _gate_params(config: Config) -> gate.GateParams:
-    stimulation = config.stimulation
-    return gate.GateParams(
-        level_ua=stimulation.level_ua if stimulation else 1,
-        ramp_ns=round((stimulation.ramp_s if stimulation else 1.0) * NS_PER_S),
-        hold_ns=round((stimulation.hold_s if stimulation else 1.0) * NS_PER_S),
-        settle_ns=round(config.gate.settle_s * NS_PER_S),
-        refractory_ns=round(config.policy.refractory_s * NS_PER_S),
-        max_duty=config.policy.max_duty,
-        duty_window_ns=round(config.policy.duty_window_s * NS_PER_S),
-    )
-
-
-def _without_numbers(text: str) -> str:
-    return re.sub(r"[\d.]+", "#", text)
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_")[:40] or "unknown"
+    def _put(self, output: Output) -> None:
+        self._out.append(output)

@@ -15,8 +15,8 @@ from scipy import signal
 
 from cext.kernel import Kernel
 from cext.params import KernelParams
-from loop import markers
 from loop.config import Config
+from loop.errors import LayoutError
 from loop.events import Layout
 from loop.montage import is_eeg_label, standard_label
 
@@ -46,10 +46,6 @@ THETA_WINDOW: Final = (15, 35)
 BASELINE: Final = (-30, -5)
 
 _LEAST_MUSCLE_BAND_HZ: Final = 15.0
-
-
-class LayoutError(ValueError):
-    """A layout that this estimator cannot work on; names the channels that are missing or wrong."""
 
 
 class Bank(NamedTuple):
@@ -138,7 +134,6 @@ class Estimator:
         self.notes = tuple(note for note in notes if note)
         self.is_stand_in = (left, right) != PAIRS[0] and not config.estimator.left
         self.scale_uv = np.array(layout.to_uv)
-        self.event_span_s = (-BASELINE[0] / FEATURE_RATE_HZ, THETA_WINDOW[1] / FEATURE_RATE_HZ)
 
 
 def design(sfreq_hz: float, line_hz: float) -> Bank:
@@ -163,7 +158,7 @@ def design(sfreq_hz: float, line_hz: float) -> Bank:
     if top - bottom < _LEAST_MUSCLE_BAND_HZ:
         muscle = None
         notes.append(f"no muscle index: {sfreq_hz:g} Hz cannot carry a band above the mains; muscle bursts go unflagged")
-    elif (bottom, top) != (100.0, 200.0):
+    elif top < 199.0 or bottom > 101.0:
         notes.append(f"muscle band moved to {bottom:.0f}–{top:.0f} Hz: {sfreq_hz:g} Hz cannot carry 100–200 Hz")
     return Bank(
         theta=band(1, THETA_HZ),
@@ -246,5 +241,3 @@ def _unit(n: int, i: int) -> npt.NDArray[np.float64]:
     weights[i] = 1.0
     return weights
 
-
-N_MARKERS: Final = len(markers.CHANNELS)

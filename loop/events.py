@@ -104,7 +104,7 @@ class _Input(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     t_ns: int
 
 
-class SegmentStart(_Input, tag="segment"):
+class SegmentStart(_Input, frozen=True, tag="segment"):
     """A handshake: samples that follow have this layout; `clock_offset_ns` was added to the stream's own stamps."""
 
     segment: int
@@ -113,53 +113,53 @@ class SegmentStart(_Input, tag="segment"):
     clock_offset_ns: int
 
 
-class Marker(_Input, tag="marker"):
+class Marker(_Input, frozen=True, tag="marker"):
     """A marker as it came, before any renaming; `stamp_ns` on the engine's clock."""
 
     stamp_ns: int
     text: str
 
 
-class ClockOffset(_Input, tag="clock_offset"):
+class ClockOffset(_Input, frozen=True, tag="clock_offset"):
     """A later measurement of the stream's clock offset; recorded, and judged for jumps."""
 
     offset_ns: int
 
 
-class Tick(_Input, tag="tick"):
+class Tick(_Input, frozen=True, tag="tick"):
     """The passing of time, every 20 ms; renews leases and ages the stream."""
 
 
-class Device(_Input, tag="device"):
+class Device(_Input, frozen=True, tag="device"):
     """A message from the guard."""
 
     message: link.Welcome | link.Refused | link.Report
 
 
-class Operator(_Input, tag="operator"):
-    """What the operator did: `stop` ramps down and ends, `cut` is the emergency stop; `detail` holds a code, a note or a name."""
+class Operator(_Input, frozen=True, tag="operator"):
+    """What the operator did: `stop` ramps down and ends, `cut` is the emergency stop; `detail` is a code, a note, a name."""
 
     action: Literal["arm", "pause", "resume", "reset", "stop", "cut", "note"]
     detail: str = ""
 
 
-class SourceLost(_Input, tag="source_lost"):
+class SourceLost(_Input, frozen=True, tag="source_lost"):
     """The stream ended or broke; a new segment may follow."""
 
     reason: str
 
 
-class SourceEnded(_Input, tag="source_ended"):
+class SourceEnded(_Input, frozen=True, tag="source_ended"):
     """A recording or a simulation has no more samples."""
 
 
-class RecorderLost(_Input, tag="recorder_lost"):
+class RecorderLost(_Input, frozen=True, tag="recorder_lost"):
     """The record can no longer be written (I22)."""
 
     reason: str
 
 
-class GuardLost(_Input, tag="guard_lost"):
+class GuardLost(_Input, frozen=True, tag="guard_lost"):
     """The link to the guard is gone; the device ends the current by itself."""
 
     reason: str
@@ -203,7 +203,7 @@ class _Output(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     t_ns: int
 
 
-class Setup(_Output, tag="setup"):
+class Setup(_Output, frozen=True, tag="setup"):
     """How the estimator was set up for a segment: in words for people, and the names of the feature columns."""
 
     estimator: str
@@ -212,7 +212,7 @@ class Setup(_Output, tag="setup"):
     notes: tuple[str, ...]
 
 
-class Outcome(_Output, tag="outcome"):
+class Outcome(_Output, frozen=True, tag="outcome"):
     """Event features of one outcome (K8) and what became of them; `t_ns` is the outcome's own time.
 
     `index` is the posterior-fossa prediction-error index of this outcome in standard deviations of the pseudo-events,
@@ -234,7 +234,7 @@ class Outcome(_Output, tag="outcome"):
     reason: str
 
 
-class Decision(_Output, tag="decision"):
+class Decision(_Output, frozen=True, tag="decision"):
     """What the policy wants, and why; `outcomes` are the events it rests on."""
 
     decision: int
@@ -244,7 +244,7 @@ class Decision(_Output, tag="decision"):
     outcomes: tuple[int, ...]
 
 
-class GateChange(_Output, tag="gate"):
+class GateChange(_Output, frozen=True, tag="gate"):
     """The gate went from one state to another."""
 
     before: str
@@ -253,7 +253,7 @@ class GateChange(_Output, tag="gate"):
     decision: int
 
 
-class Incident(_Output, tag="incident"):
+class Incident(_Output, frozen=True, tag="incident"):
     """Something about stream, channels, device or session that the reader must know; `answer` is what was done."""
 
     name: str
@@ -261,20 +261,20 @@ class Incident(_Output, tag="incident"):
     answer: str
 
 
-class ToGuard(_Output, tag="to_guard"):
+class ToGuard(_Output, frozen=True, tag="to_guard"):
     """A message for the guard; `decision` is its cause."""
 
     message: link.Arm | link.Reserve | link.Command | link.Stop | link.Reset | link.Goodbye
     decision: int
 
 
-class MarkerOut(_Output, tag="marker_out"):
+class MarkerOut(_Output, frozen=True, tag="marker_out"):
     """A marker for the outside, in the vocabulary of the paradigm, such as ``TDCS/RAMP_UP/1.0``."""
 
     text: str
 
 
-class Finished(_Output, tag="finished"):
+class Finished(_Output, frozen=True, tag="finished"):
     """The session has ended, current is zero; nothing follows."""
 
     reason: str

@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple
 
 from devices.units import NS_PER_S
 
-Wish = Literal["none", "pause", "resume", "end", "abort"]
+Wish = Literal["none", "pause", "resume", "end"]
 
 
 class Phase(enum.StrEnum):
@@ -73,8 +73,8 @@ class GateState(NamedTuple):
 class GateInput(NamedTuple):
     """What is known at a tick.
 
-    `guard` is the guard's phase ("" where there is none), `at_zero` that it has confirmed zero, `decision` is above 0 when
-    the policy wants the gate open.
+    `guard` is the guard's phase ("" where there is none, "silent" where it says nothing any more), `at_zero` that it has
+    confirmed zero, `decision` is above 0 when the policy wants the gate open.
     """
 
     guard: str
@@ -106,6 +106,11 @@ def down_ns(params: GateParams, from_ua: int) -> int:
     return max(1, params.ramp_ns * from_ua // params.level_ua)
 
 
+def ramp_down(state: GateState, t_ns: int, after: Phase) -> GateState:
+    """Begin the ramp from the present level to zero; `after` follows once zero is confirmed."""
+    return state._replace(phase=Phase.RAMP_DOWN, since_ns=t_ns, from_ua=state.level_ua, after_zero=after)
+
+
 def step(params: GateParams, state: GateState, t_ns: int, given: GateInput) -> GateStep:
     """One step of the cycle.
 
@@ -135,12 +140,12 @@ def _with_current(params: GateParams, state: GateState, t_ns: int, given: GateIn
     if given.guard == "ending":
         # Dose or time used up: the guard ramps by itself, the gate follows and the session ends at zero.
         if state.phase is not Phase.RAMP_DOWN:
-            return GateStep(_down(state, t_ns, Phase.ENDED), given.guard_reason or "the guard ends the session", "")
+            return GateStep(ramp_down(state, t_ns, Phase.ENDED), given.guard_reason or "the guard ends the session", "")
         state = state._replace(after_zero=Phase.ENDED)
-    if given.wish in ("pause", "end", "abort"):
+    if given.wish in ("pause", "end"):
         after = Phase.PAUSED if given.wish == "pause" else Phase.ENDED
         if state.phase is not Phase.RAMP_DOWN:
-            return GateStep(_down(state, t_ns, after), given.reason, "")
+            return GateStep(ramp_down(state, t_ns, after), given.reason, "")
         if after is Phase.ENDED or state.after_zero is Phase.SETTLE:
             state = state._replace(after_zero=after)
     elapsed_ns = t_ns - state.since_ns
@@ -151,7 +156,7 @@ def _with_current(params: GateParams, state: GateState, t_ns: int, given: GateIn
         return GateStep(state._replace(level_ua=max(level, state.level_ua)), "", "")
     if state.phase is Phase.HOLD:
         if elapsed_ns >= params.hold_ns:
-            return GateStep(_down(state, t_ns, Phase.SETTLE), "hold time over", "")
+            return GateStep(ramp_down(state, t_ns, Phase.SETTLE), "hold time over", "")
         return GateStep(state._replace(level_ua=params.level_ua), "", "")
     level = ramp_level_ua(state.from_ua, 0, elapsed_ns, down_ns(params, state.from_ua))
     state = state._replace(level_ua=min(level, state.level_ua))
@@ -161,7 +166,7 @@ def _with_current(params: GateParams, state: GateState, t_ns: int, given: GateIn
 
 
 def _at_zero(params: GateParams, state: GateState, t_ns: int, given: GateInput) -> GateStep:
-    if given.wish in ("end", "abort") and (given.at_zero or state.phase is not Phase.STOPPED):
+    if given.wish == "end" and (given.at_zero or state.phase is not Phase.STOPPED):
         return GateStep(state._replace(phase=Phase.ENDED, since_ns=t_ns), given.reason, "")
     if given.wish == "pause" and state.phase in (Phase.SENSE, Phase.SETTLE):
         return GateStep(state._replace(phase=Phase.PAUSED, since_ns=t_ns), given.reason, "")
@@ -204,10 +209,6 @@ def held_closed(params: GateParams, state: GateState, t_ns: int, given: GateInpu
     if used + gate_ns > params.max_duty * params.duty_window_ns:
         return f"duty limit: {used / NS_PER_S:.0f} s of the last {params.duty_window_ns / NS_PER_S:.0f} s had current"
     return ""
-
-
-def _down(state: GateState, t_ns: int, after: Phase) -> GateState:
-    return state._replace(phase=Phase.RAMP_DOWN, since_ns=t_ns, from_ua=state.level_ua, after_zero=after)
 
 
 def _stopped(params: GateParams, state: GateState, t_ns: int) -> GateState:

@@ -146,6 +146,7 @@ class LiveSession:
         self._outlet = outlet
         self._segment = 0
         self._samples = 0
+        self._aside: list[tuple[Input, list[Output]]] = []
         self._connected = False
         self._reopened: queue.SimpleQueue[Layout | SourceError] = queue.SimpleQueue()
         self._signals: list[str] = []
@@ -166,19 +167,25 @@ class LiveSession:
             self._start_segment()
             if self._welcome is not None:
                 self._feed(Device(t_ns=self._clock.now_ns(), message=self._welcome))
-            self._loop()
+            try:
+                self._loop()
+            finally:
+                self._set_down()
 
     def _loop(self) -> None:
         now_ns = self._clock.now_ns()
         tick_ns, offset_ns, status_ns = now_ns, now_ns + _OFFSET_EVERY_NS, now_ns
         while not self._engine.finished:
             self._wait_for_samples((tick_ns - self._clock.now_ns()) / NS_PER_S)
-            self._hear_guard()
             now_ns = self._clock.now_ns()
-            if now_ns < tick_ns - _LEAST_TICK_NS:
+            ticks = now_ns >= tick_ns - _LEAST_TICK_NS
+            if ticks:
+                self._feed(Tick(t_ns=now_ns))
+                tick_ns = now_ns + TICK_NS
+            self._set_down()
+            self._hear_guard()
+            if not ticks:
                 continue
-            self._feed(Tick(t_ns=now_ns))
-            tick_ns = now_ns + TICK_NS
             self._hear_operator()
             self._watch_record()
             if now_ns >= offset_ns and self._connected:
@@ -303,18 +310,24 @@ class LiveSession:
     # ---- the step
 
     def _feed(self, event: Input) -> None:
-        """Step, send what the guard must know, and only then record and tell."""
+        """Step, and send what the guard must know; the rest is set aside until no command waits behind it."""
         outputs = self._engine.step(event)
         guard = self._guard
         if guard is not None:
             for output in outputs:
                 if isinstance(output, ToGuard):
                     guard.send(output.message)
-        self._recorder.record(event, outputs)
-        if outputs:
-            self._screen.show(event, outputs)
-            if self._outlet is not None:
-                self._outlet(outputs)
+        self._aside.append((event, outputs))
+
+    def _set_down(self) -> None:
+        """Record, tell and publish what has been set aside, in its order."""
+        for event, outputs in self._aside:
+            self._recorder.record(event, outputs)
+            if outputs:
+                self._screen.show(event, outputs)
+                if self._outlet is not None:
+                    self._outlet(outputs)
+        self._aside.clear()
 
     def _show_status(self) -> None:
         engine = self._engine

@@ -8,7 +8,8 @@ from pathlib import Path
 from devices import liblsl
 from devices.mock.amplifier import Amplifier, Block, again_and_again, patient_blocks, stream
 from devices.mock.meter import MeterError, MeterReader
-from devices.mock.patient import Patient, PatientSettings
+from devices.mock.patient import Patient
+from devices.mock.patient_settings import PatientSettings
 from loop.config import ConfigError
 from loop.sources.recording import RecordingPlayback, open_recording
 
@@ -18,6 +19,7 @@ def run_amplifier(
     *,
     name: str,
     source_id: str,
+    marker_name: str,
     patient: PatientSettings | None,
     meter: Path | None,
     again: bool,
@@ -31,8 +33,8 @@ def run_amplifier(
     ----------
     what : str
         A recording's path, or ``patient``.
-    name, source_id : str
-        Of the LSL stream.
+    name, source_id, marker_name : str
+        Of the LSL stream, and of the marker stream beside it.
     patient : PatientSettings, optional
         Who is simulated; needed for ``patient``.
     meter : Path, optional
@@ -57,11 +59,11 @@ def run_amplifier(
         One sentence each.
     """
     if what == "patient":
-        blocks, amplifier = _patient(patient, meter, again, name, source_id, chunk_s)
+        blocks, amplifier = _patient(patient, meter, again, (name, source_id, marker_name), chunk_s)
     else:
         if meter is not None:
             raise ConfigError("--meter makes the patient feel a current; a recording cannot")
-        blocks, amplifier = _recording(Path(what), again, name, source_id, chunk_s)
+        blocks, amplifier = _recording(Path(what), again, (name, source_id, marker_name), chunk_s)
     say(
         f"streaming `{name}`: {len(amplifier.labels)} channels at {amplifier.sfreq_hz:g} Hz, markers on "
         f"`{amplifier.marker_name}`; Ctrl-C ends it"
@@ -72,7 +74,7 @@ def run_amplifier(
 
 
 def _patient(
-    settings: PatientSettings | None, meter: Path | None, again: bool, name: str, source_id: str, chunk_s: float
+    settings: PatientSettings | None, meter: Path | None, again: bool, names: tuple[str, str, str], chunk_s: float
 ) -> tuple[Iterable[Block], Amplifier]:
     if settings is None:
         raise ConfigError("key `patient` is missing: the configuration has no [patient] table to stream")
@@ -83,8 +85,9 @@ def _patient(
         units=("microvolts",) * len(settings.labels),
         sfreq_hz=settings.sfreq_hz,
         positions_m=patient.positions_m,
-        name=name,
-        source_id=source_id,
+        name=names[0],
+        source_id=names[1],
+        marker_name=names[2],
     )
     if again:
         return again_and_again(lambda: patient_blocks(Patient(settings), current_ua, chunk_s)), amplifier
@@ -113,7 +116,7 @@ def _no_current() -> float:
     return 0.0
 
 
-def _recording(path: Path, again: bool, name: str, source_id: str, chunk_s: float) -> tuple[Iterable[Block], Amplifier]:
+def _recording(path: Path, again: bool, names: tuple[str, str, str], chunk_s: float) -> tuple[Iterable[Block], Amplifier]:
     playback = open_recording(path)
     layout = playback.layout
     amplifier = Amplifier(
@@ -122,8 +125,9 @@ def _recording(path: Path, again: bool, name: str, source_id: str, chunk_s: floa
         sfreq_hz=layout.sfreq_hz,
         dtype=playback.info.dtype,
         positions_m=layout.positions_m,
-        name=name,
-        source_id=source_id,
+        name=names[0],
+        source_id=names[1],
+        marker_name=names[2],
     )
     if again:
         return again_and_again(lambda: _blocks(open_recording(path), chunk_s)), amplifier

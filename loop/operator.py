@@ -7,7 +7,7 @@ import os
 import select
 import termios
 import tty
-from typing import Final, NamedTuple, TextIO
+from typing import Any, Final, NamedTuple, TextIO
 
 KEYS: Final = {"p": "pause", "c": "resume", "r": "reset", "s": "stop", "x": "cut", "!": "cut"}
 HELP: Final = "keys: a arm · p pause · c continue · r reset · s stop (ramp) · x or ! CUT NOW · ? help"
@@ -36,7 +36,7 @@ class OperatorLine:
 
     def __init__(self, stream: TextIO) -> None:
         self._fd = -1
-        self._saved: list[object] | None = None
+        self._saved: list[Any] | None = None
         self._held = ""
         self._typing_code = False
         with contextlib.suppress(OSError, ValueError):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from cext.kernel import Output as KernelOutput
+from cext import Output as KernelOutput
 from devices.units import NS_PER_MS, NS_PER_S
 from loop import markers
 from loop.config import Config
@@ -184,7 +185,7 @@ class Perception:
     def take_chunk(self, chunk: Chunk, excluded: list[tuple[int, int | None]]) -> Seen:
         """Work on one chunk; `excluded` holds the (start_ns, stop_ns) of stretches with current, the last maybe open."""
         if self._refused or self._framer is None or self._estimator is None:
-            return Seen([], [], False, self._refused)
+            return Seen([], [], fresh=False, broken=self._refused)
         framed = self._framer.take(chunk.t_ns, chunk.stamps_ns)
         outputs: list[Output] = []
         broken = ""
@@ -214,9 +215,10 @@ class Perception:
             self._flooded = 0
         result = kernel.process(samples_uv, self._exclusion(stamps, excluded), impulses)
         if len(result.frame_sample):
-            times = stamps[np.clip(result.frame_sample - first, 0, len(stamps) - 1)]
+            times = stamps[result.frame_sample - first]
             outputs.append(Features(result.frame_sample + shift, times, result.frames, result.frame_flags))
-            outputs.extend(self._judge_channels(chunk.t_ns, result.channel_flags, bool(excluded and excluded[-1][1] is None)))
+            with_current = bool(excluded) and excluded[-1][1] is None
+            outputs.extend(self._judge_channels(chunk.t_ns, result.channel_flags, with_current=with_current))
         judged += self._judged(result, first, stamps) if len(result.event_id) else []
         return Seen(outputs, judged, framed.fresh, broken)
 
@@ -227,15 +229,16 @@ class Perception:
     # ---- parts of take_chunk
 
     def _judge_units(self, t_ns: int, samples_uv: npt.NDArray[np.float64]) -> list[Output]:
-        assert self._units is not None and self._estimator is not None
+        assert self._units is not None
+        assert self._estimator is not None
         sentence = self._units.take(samples_uv, self._estimator.used)
         if sentence is None:
             return []
         self._implausible = sentence
         return [_incident(t_ns, "unit_implausible", sentence, "no outcome of this session is evidence")]
 
-    def _judge_channels(self, t_ns: int, flags: npt.NDArray[np.uint8], with_current: bool) -> list[Output]:
-        assert self._channels is not None and self._estimator is not None
+    def _judge_channels(self, t_ns: int, flags: npt.NDArray[np.uint8], *, with_current: bool) -> list[Output]:
+        assert self._channels is not None
         outputs: list[Output] = []
         for verdict in self._channels.take(flags):
             if with_current and verdict.channel in self._ignored:
@@ -328,7 +331,7 @@ class Perception:
         judged = []
         for i, event in enumerate(result.event_id.tolist()):
             values = result.event_features[i].tolist()
-            raw = tuple(value if value == value else None for value in values)
+            raw = tuple(None if math.isnan(value) else value for value in values)
             valid = bool(result.event_valid[i]) and None not in raw
             sample, decided = int(result.event_sample[i]), int(result.event_tick_sample[i])
             decided_t_ns = int(stamps[min(max(decided - first, 0), len(stamps) - 1)])

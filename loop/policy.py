@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import Final, Literal, NamedTuple
 
+import msgspec
+
 from loop.config import PolicyTable
 
 PSEUDO_PERIOD_S: Final = 1.3
@@ -32,7 +34,7 @@ class Null(NamedTuple):
     variance: tuple[float, ...] = ()
 
 
-class Score(NamedTuple):
+class Score(msgspec.Struct, frozen=True):
     """What one outcome said; None throughout where it is no evidence, with the reason."""
 
     index: float | None
@@ -136,7 +138,8 @@ def score(
     index = None
     if features is not None and state.composite.n >= MIN_PSEUDO:
         (mean,), (variance,) = state.composite.mean, state.composite.variance
-        index = (_composite(state.null, features) - mean) / math.sqrt(variance + _LEAST_VARIANCE)
+        deviation = (_composite(state.null, features) - mean) / math.sqrt(variance + _LEAST_VARIANCE)
+        index = min(max(deviation, -_CLIP), _CLIP)
     if not refusal and features is None:
         refusal = "features not valid"
     if not refusal and index is None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -17,10 +18,11 @@ from devices.time_to_zero import TimeToZero, time_to_zero
 from devices.units import NS_PER_S
 from loop import config as configuration
 from loop.config import Config
-from loop.estimator import Estimator, LayoutError
+from loop.errors import LayoutError, SessionError
+from loop.estimator import Estimator
 from loop.events import Chunk, Incident, SegmentStart
 from loop.perception import Perception
-from loop.run import GuardProcess, SessionError, open_source
+from loop.run import GuardProcess, open_source
 from loop.sources.errors import SourceError
 from loop.sources.lsl import LslSource
 
@@ -78,7 +80,7 @@ def _disk(config: Config) -> Iterator[Finding]:
         yield Finding(item="disk", ok=False, detail=f"session.directory {folder}: {error.strerror}")
         return
     writable = os.access(folder, os.W_OK)
-    detail = f"{free / 1e9:.1f} GB free in {os.path.abspath(folder)}" + ("" if writable else ", which is not writable")
+    detail = f"{free / 1e9:.1f} GB free in {Path(folder).resolve()}" + ("" if writable else ", which is not writable")
     yield Finding(item="disk", ok=writable and free >= _LEAST_FREE_BYTES, detail=detail)
 
 

@@ -50,10 +50,9 @@ class ChannelWatch:
             self._quiet = np.where(flagged, 0, self._quiet + 1)
             started = flagged & (self._current == 0)
             ended = (self._current != 0) & (self._quiet >= _HOLD_FRAMES)
-            for i in np.flatnonzero(started):
-                verdicts.append(Verdict(self._labels[i], _name(int(frame[i])), True))
-            for i in np.flatnonzero(ended):
-                verdicts.append(Verdict(self._labels[i], _name(int(self._current[i])), False))
+            verdicts += [Verdict(self._labels[i], _name(int(frame[i])), bad=True) for i in np.flatnonzero(started)]
+            now_good = np.flatnonzero(ended)
+            verdicts += [Verdict(self._labels[i], _name(int(self._current[i])), bad=False) for i in now_good]
             self._current = np.where(started, frame, np.where(ended, 0, self._current)).astype(np.uint8)
         self._any = bool(self._current.any())
         return verdicts

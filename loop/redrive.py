@@ -11,7 +11,7 @@ import numpy as np
 
 from loop import config as configuration
 from loop.engine import Engine
-from loop.estimator import LayoutError
+from loop.errors import LayoutError
 from loop.events import Chunk, Features, Output, Playback, SourceInfo
 from loop.journal import Samples, encode_output
 from loop.raw_export import samples_from
@@ -220,7 +220,8 @@ def _features_field(recorded: Features, made: Features) -> str:
         if old.shape != new.shape:
             return f"{len(old)} frames were recorded, {len(new)} came out again"
         if old.tobytes() != new.tobytes():
-            differs = np.argwhere(~((old == new) | ((old != old) & (new != new))))
+            same = np.equal(old, new) if name != "values" else np.isclose(old, new, rtol=0.0, atol=0.0, equal_nan=True)
+            differs = np.argwhere(~same)
             if len(differs):
                 at = tuple(differs[0])
                 frame = int(recorded.sample[at[0]])

@@ -20,6 +20,7 @@ from devices.clock import SystemClock, VirtualClock
 from devices.link_socket import GuardClient, GuardUnreachableError, socket_path
 from loop import config as configuration
 from loop.config import Config, ConfigError
+from loop.errors import SessionError
 from loop.estimator import Estimator
 from loop.events import Playback
 from loop.inline_recorder import InlineRecorder
@@ -33,15 +34,11 @@ from loop.virtual import Progress, VirtualSession
 if TYPE_CHECKING:
     from loop.sources.lsl import LslSource
 
-SIMULATE_CHUNK_S: Final = 0.02
+SIMULATE_CHUNK_S: Final = 0.05
 REPLAY_CHUNK_S: Final = 0.1
 _GUARD_START_S: Final = 10.0
 _GUARD_END_S: Final = 5.0
 _SOFTWARE: Final = ("cereloop", "numpy", "scipy", "mne", "mne-realtime", "pylsl", "msgspec", "pyserial")
-
-
-class SessionError(Exception):
-    """A session cannot start or did not end as it should; one sentence says what and what to do."""
 
 
 class Played(NamedTuple):

@@ -14,7 +14,7 @@ from rich.table import Table
 from devices import link
 from devices.units import NS_PER_S
 from loop import config as configuration
-from loop.events import Finished, GateChange, Outcome
+from loop.events import GateChange, Outcome
 from loop.gate import Phase
 from loop.reader import Session
 

@@ -37,6 +37,7 @@ from loop.gate import Phase
 _GUARD_TICK_NS: Final = 10 * NS_PER_MS
 # At rest the guard is only asked to stay awake; well inside its 250 ms for a late tick and the device's host timeout.
 _GUARD_REST_NS: Final = 50 * NS_PER_MS
+_IDLE_TICK_NS: Final = 100 * NS_PER_MS
 _PROGRESS_NS: Final = NS_PER_S
 # After the last sample a ramp-down and the guard's confirmation of zero must still fit.
 _AFTER_END_NS: Final = 180 * NS_PER_S
@@ -89,6 +90,8 @@ class VirtualSession:
         self._guard: GuardCore | None = None
         self._model: StimulatorModel | None = None
         self._n = max(1, round(chunk_s * playback.layout.sfreq_hz))
+        # Without current there is no lease to renew; the stream's age alone needs no more than this.
+        self._tick_ns = TICK_NS if config.stimulates else _IDLE_TICK_NS
         self._next_tick_ns = 0
         self._next_guard_ns = 0
         self._armed = False
@@ -185,7 +188,7 @@ class VirtualSession:
                 self._next_guard_ns = due_ns + (_GUARD_REST_NS if guard.is_at_rest else _GUARD_TICK_NS)
             if self._next_tick_ns <= due_ns:
                 self._feed(Tick(t_ns=due_ns))
-                self._next_tick_ns = due_ns + TICK_NS
+                self._next_tick_ns = due_ns + self._tick_ns
         if t_ns > self._clock.now_ns():
             self._clock.advance_to(t_ns)
 

@@ -39,14 +39,6 @@ CRUS_RIGHT: Final[Point] = (36.0, -70.0, -33.0)
 VISUAL: Final[Point] = (0.0, -92.0, 2.0)
 MIDCINGULATE: Final[Point] = (0.0, -8.0, 52.0)
 
-LABELS: Final = (
-    "Fp1", "Fp2", "F7", "F3", "Fz", "F4", "F8", "FC5", "FC1", "FCz", "FC2", "FC6",
-    "T7", "C3", "Cz", "C4", "T8", "TP9", "CP5", "CP1", "CP2", "CP6", "TP10",
-    "P9", "P7", "P3", "Pz", "P4", "P8", "P10", "PO9", "PO10", "O1", "Oz", "O2", "I1", "Iz", "I2",
-)  # fmt: skip
-"""Electrodes of the simulated cap; the posterior ring is complete."""
-
-
 def electrode_directions(labels: Sequence[str]) -> Float64s:
     """Unit vectors (n, 3) from the centre of the sphere to electrodes of the 10-05 system.
 

@@ -15,7 +15,7 @@ from scipy import signal
 from devices.mock import head
 
 if TYPE_CHECKING:
-    from devices.mock.patient import PatientSettings
+    from devices.mock.patient_settings import PatientSettings
 
 Float64s = npt.NDArray[np.float64]
 

@@ -7,7 +7,8 @@ from typing import Final, Literal
 
 import numpy as np
 
-BlockName = Literal["I", "A", "P", "V"]
+from devices.mock.patient_settings import BlockName
+
 Outcome = Literal["NOX", "INN", "OMIT"]
 
 CUE_TO_OUTCOME_S: Final = 2.0

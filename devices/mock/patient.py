@@ -35,20 +35,18 @@ from __future__ import annotations
 import heapq
 import math
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal
+from typing import Final
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
-from msgspec import Meta
 
 from devices.mock import head
 from devices.mock.ongoing import Filter, Generator, band, gaussian, muscle_topographies, unit_peak
-from devices.mock.paradigm import BlockName, Outcome, Trial, timetable
+from devices.mock.paradigm import Outcome, Trial, timetable
+from devices.mock.patient_settings import BlockName, Group, PatientSettings
 
 Float32s = npt.NDArray[np.float32]
 Float64s = npt.NDArray[np.float64]
-Group = Literal["HC", "CC", "FM"]
 
 _STEPS_PER_UV: Final = 32.0
 _CURRENT_ON_UA: Final = 10.0
@@ -59,41 +57,6 @@ _SETTLE_S: Final = 0.5
 _INNOCUOUS_LEVEL: Final = 0.3
 _PAD_REACH_M: Final = 0.035
 _CREEP: Final = 0.1
-
-
-class PatientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who is simulated, and what is recorded.
-
-    `pe_amplitude_nam` is the size of the prediction-error sources in nAm at |PE| = 1 (0: there are none);
-    `sensory_nam`, `anticipation_nam` and `startle` size what could be mistaken for them. `pad_label` is where
-    the electrode over the target lies; the other one is far away. `blocks` follow each other in turn after
-    `rest_s` of rest.
-    """
-
-    seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 0
-    group: Group = "FM"
-    plasticity: Literal["paper", "reversed", "null"] = "paper"
-    pe_amplitude_nam: Annotated[float, Meta(ge=0.0, le=1000.0)] = 8.0
-    sfreq_hz: Annotated[float, Meta(ge=128.0, le=4096.0)] = 500.0
-    duration_s: Annotated[float, Meta(ge=2.0, le=14400.0)] = 1800.0
-    rest_s: Annotated[float, Meta(ge=0.0, le=3600.0)] = 120.0
-    blocks: tuple[BlockName, ...] = ("A", "P", "V")
-    noxious_intensity: Annotated[int, Meta(ge=1, le=100)] = 60
-    innocuous_intensity: Annotated[int, Meta(ge=1, le=100)] = 20
-    labels: Annotated[tuple[str, ...], Meta(min_length=1)] = head.LABELS
-    background_uv: Annotated[float, Meta(ge=0.0, le=1000.0)] = 8.0
-    alpha_uv: Annotated[float, Meta(ge=0.0, le=1000.0)] = 8.0
-    muscle_uv: Annotated[float, Meta(ge=0.0, le=1000.0)] = 3.0
-    blink_uv: Annotated[float, Meta(ge=0.0, le=1000.0)] = 120.0
-    line_uv: Annotated[float, Meta(ge=0.0, le=1000.0)] = 1.5
-    line_hz: Annotated[float, Meta(gt=0.0, le=60.0)] = 50.0
-    sensor_uv: Annotated[float, Meta(ge=0.0, le=100.0)] = 0.6
-    sensory_nam: Annotated[float, Meta(ge=0.0, le=1000.0)] = 2.0
-    anticipation_nam: Annotated[float, Meta(ge=0.0, le=1000.0)] = 2.0
-    startle: Annotated[float, Meta(ge=0.0, le=100.0)] = 1.0
-    pad_label: str = "PO10"
-    pad_offset_mv_per_ma: Annotated[float, Meta(ge=0.0, le=1000.0)] = 150.0
-    rail_uv: Annotated[float, Meta(gt=0.0, le=400_000.0)] = 187_500.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -221,10 +221,8 @@ class StimulatorModel:
 
     def _next_event(self) -> int:
         k = self._k + 1
-        if self._off_until_k is not None:
-            nearest = self._off_until_k
-        else:
-            nearest = min(self._stage.next_pulse(k), self._report_k)
+        off = self._off_until_k
+        nearest = min(self._stage.next_pulse(k), self._report_k) if off is None else off
         if self._inbox:
             nearest = min(nearest, self._inbox[0].k)
         if self._injections:

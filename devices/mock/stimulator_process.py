@@ -157,7 +157,7 @@ class _Rig:
             Path(str(self._settings.control)).unlink(missing_ok=True)
             self._listener = None
         link = self._settings.link
-        if link is not None and link.is_symlink() and os.readlink(link) == self.port:
+        if link is not None and link.is_symlink() and str(link.readlink()) == self.port:
             link.unlink()
         if self._file is not None:
             self._file.close()
@@ -252,7 +252,7 @@ class _Rig:
             listener.close()
             raise OSError(error.errno or errno.EINVAL, error.strerror or str(error), str(control)) from error
         listener.listen(MAX_CLIENTS)
-        listener.setblocking(False)
+        listener.settimeout(0.0)
         self._listener = listener
         self._poll.register(listener.fileno(), select.POLLIN)
 

@@ -33,6 +33,7 @@ _BUFFER_S: Final = 30
 _LONGEST_PULL_S: Final = 1.0
 _HANDSHAKE_S: Final = 5.0
 _BRACKETS: Final = 16
+_BURST_S: Final = 0.0005
 
 
 def clock_difference_ns(pylsl: Any, clock: Clock) -> int:
@@ -156,6 +157,7 @@ class LslSource:
         self._columns: list[int] | None = None
         self._buffer: Samples = np.empty((0, 0))
         self._pull_rows = 0
+        self._burst = 1
         self.notes: tuple[str, ...] = ()
 
     def open(self) -> Layout:
@@ -194,6 +196,7 @@ class LslSource:
         self._columns = None if chosen == list(range(n_channels)) else chosen
         self._pull_rows = max(64, round(_LONGEST_PULL_S * layout.sfreq_hz))
         self._buffer = np.empty((self._pull_rows, n_channels), dtype=dtype)
+        self._burst = 1
         identity = {
             "name": full.name(),
             "type": full.type(),
@@ -291,14 +294,30 @@ class LslSource:
         if self._inlet is None:
             raise SourceLostError("The LSL stream is not open.")
         try:
-            view, stamps_s = self._inlet.pull_chunk(timeout_s, self._pull_rows, self._buffer, min_samples=1, as_numpy=True)
+            view, stamps_s = self._inlet.pull_chunk(
+                timeout_s, self._pull_rows, self._buffer, min_samples=1, as_numpy=True
+            )
+            if 0 < len(stamps_s) < self._burst:
+                view, stamps_s = self._rest_of_burst(stamps_s)
         except RuntimeError as error:
             self._drop_inlet()
             raise SourceLostError(f"The LSL stream {self.info.identity} is lost: {error}") from error
+        self._burst = len(stamps_s) or self._burst
         if len(stamps_s) == 0:
             return None
         samples = view.copy() if self._columns is None else view[:, self._columns]
         return np.rint(stamps_s * 1e9).astype(np.int64) + self._offset_ns, samples
+
+    def _rest_of_burst(self, stamps_s: npt.NDArray[np.float64]) -> tuple[Samples, npt.NDArray[np.float64]]:
+        """What belongs to the chunk whose first samples woke us; liblsl hands them on one by one, within microseconds.
+
+        Without this a chunk would now and then be worked on in two halves, the second one a whole tick late.
+        """
+        n = len(stamps_s)
+        _, more_s = self._inlet.pull_chunk(
+            _BURST_S, self._pull_rows - n, self._buffer[n:], min_samples=self._burst - n, as_numpy=True
+        )
+        return self._buffer[: n + len(more_s)], np.concatenate((stamps_s, more_s))
 
     def pull_markers(self) -> list[tuple[int, str]]:
         """Markers that have arrived; never waits.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from devices.mock.patient import Patient, PatientSettings, TrialTruth
+from devices.mock.patient import Patient, TrialTruth
+from devices.mock.patient_settings import PatientSettings
 from loop.events import Block, Layout, SourceInfo
 
 

@@ -60,6 +60,7 @@ class ScriptedGuard:
     phase: str = "safe"
     reason: str = ""
     level_ua: int = 0
+    measured_ua: float | None = None
     refuses: str = ""
     silent: bool = False
     next_ns: int = 0
@@ -96,7 +97,7 @@ class ScriptedGuard:
         self.told.clear()
         if t_ns >= self.next_ns and not self.silent:
             self.next_ns = t_ns + 50 * NS_PER_MS
-            out.append(report(t_ns, self.phase, self.level_ua, self.reason))
+            out.append(report(t_ns, self.phase, self.level_ua, self.reason, self.measured_ua))
         return out
 
 
@@ -216,6 +217,14 @@ def open_loop(*overrides: str) -> Play:
     """An armed session whose plan opens the gate after 2 s."""
     play = Play("session.arm=open_loop", *overrides)
     play.arm()
+    return play
+
+
+def at(phase: str, *overrides: str) -> Play:
+    """A session half a second into a phase."""
+    play = open_loop(*overrides)
+    play.until(phase)
+    play.run(0.5)
     return play
 
 

@@ -110,10 +110,16 @@ def test_an_arm_that_makes_current_needs_its_tables(table: str, arm: str) -> Non
         (["stimulation.contact_area_cm2=0.5"], "stimulation.level_ua is 100; at most 50 uA is allowed"),
         (["limits.arm_below_ohm=10000", "limits.stop_above_ohm=9000"], "limits.arm_below_ohm is 10000"),
         (["stimulation.hold_s=1200", "stimulation.level_ua=10"], "stimulation.hold_s is 1200"),
+        (["policy.max_duty=0.1"], "keys `policy.max_duty` and `policy.duty_window_s` leave room for 6 s of current"),
+        (["policy.duty_window_s=13.9"], "leave room for 6.95 s of current, but one gate takes 7 s; it could never open"),
     ],
 )
 def test_values_that_do_not_fit_together_are_refused(overrides: list[str], words: str) -> None:
     assert words in refusal(*overrides)
+
+
+def test_a_gate_that_just_fits_into_the_duty_limit_is_taken() -> None:
+    assert configured("policy.duty_window_s=14").policy.duty_window_s == 14.0
 
 
 def test_overrides_are_toml_values_or_bare_words() -> None:
@@ -163,6 +169,18 @@ def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
             config.load(path)
         assert str(caught.value).startswith(f"{path}: ")
         assert words in str(caught.value)
+
+
+def test_a_file_that_is_too_long_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "long.toml"
+    padding = config.MAX_BYTES - len(TEXT.encode()) - 1
+    path.write_text(TEXT + "#" + "x" * padding)
+    assert config.load(path) == configured()
+    path.write_text(TEXT + "#" + "x" * (padding + 1))
+    for refused in (path, Path("/dev/zero")):
+        with pytest.raises(ConfigError) as caught:
+            config.load(refused)
+        assert str(caught.value) == f"{refused}: longer than 1000000 bytes; give a TOML configuration"
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 import pytest
-from core_play import LABELS, START_NS, Play, excited, layout, open_loop, report, with_null
+from core_play import LABELS, START_NS, Play, excited, layout, open_loop, with_null
 
 from devices import limits, link
 from devices.units import NS_PER_MS, NS_PER_S
 from loop.engine import TICK_NS
-from loop.estimator import LayoutError
+from loop.errors import LayoutError
 from loop.events import (
     Decision,
     Device,
@@ -90,7 +90,7 @@ def test_after_a_gate_evidence_above_the_release_level_opens_again_below_the_thr
     play.arm()
     excited(play, 2.0, 60.0, 66.0)
     play.until(Phase.SETTLE, 90)
-    play.engine._policy = play.engine._policy._replace(evidence=6.0)
+    play.engine._policy = play.engine._policy._replace(evidence=7.0)
     excited(play, 2.0, play.sent_rows / 250 + 7.0, play.sent_rows / 250 + 10.5, gain_uv=6.0)
     opened = len(play.messages(link.Reserve))
     play.run(14)
@@ -139,14 +139,32 @@ def test_the_dose_of_the_gate_is_reserved_before_the_first_level() -> None:
     )
 
 
-def test_a_refused_reservation_opens_nothing_and_is_recorded() -> None:
-    play = open_loop()
+def test_a_refused_reservation_costs_its_sense_window_only() -> None:
+    play = open_loop("policy.refractory_s=10")
     play.guard.refuses = "dose: 1200 uC asked, 3 uC left"
     play.run(30)
-    assert "guard_refused" in play.incidents()
-    assert play.path()[:4] == ["SENSE", "RAMP_UP", "RAMP_DOWN", "SETTLE"]
-    assert max(command.level_ua for command in play.messages(link.Command)) <= 1
-    assert len(play.messages(link.Reserve)) == 1, "a dose that was refused is not asked for again"
+    asked = [o.t_ns for o in play.of(ToGuard) if isinstance(o.message, link.Reserve)]
+    assert len(asked) == play.incidents().count("guard_refused") == 3
+    assert min(b - a for a, b in zip(asked, asked[1:], strict=False)) >= 10 * NS_PER_S, "no faster than real gates"
+    assert play.path() == (["SENSE", "RAMP_UP", "RAMP_DOWN", "SETTLE"] * 4)[: len(play.path())]
+    assert not any(command.level_ua for command in play.messages(link.Command))
+    play.guard.refuses = ""
+    play.until(Phase.HOLD)
+
+
+def test_a_refusal_that_comes_late_ramps_down_from_the_present_level() -> None:
+    play = open_loop()
+    play.until(Phase.RAMP_UP)
+    play.run(1)
+    top, since = play.engine.level_ua, len(play.messages(link.Command))
+    assert top > 20
+    play.feed(Device(t_ns=play.t_ns, message=link.Refused(seq=1, reason="the ledger could not be written")))
+    assert play.engine.phase is Phase.RAMP_DOWN
+    play.until(Phase.SETTLE, 2)
+    levels = [command.level_ua for command in play.messages(link.Command)][since:]
+    assert [top, *levels] == sorted([top, *levels], reverse=True)
+    assert play.marked()[-2:] == [f"TDCS/RAMP_DOWN/{top / 1000:g}", "TDCS/OFF/0"]
+    assert play.messages(link.Stop) == [], "a refusal is no abort"
 
 
 def test_nothing_starts_before_the_guard_is_armed() -> None:
@@ -253,11 +271,10 @@ def test_when_the_guard_ends_the_session_the_gate_follows(phase: str) -> None:
     play = open_loop()
     play.until(phase)
     play.run(0.3)
-    play.guard.silent = True
-    play.feed(Device(t_ns=play.t_ns, message=report(play.t_ns, "ending", 50, "the reserved dose is used up")))
+    play.guard.phase, play.guard.level_ua, play.guard.reason = "ending", 50, "the reserved dose is used up"
     play.run(3)
     assert play.engine.phase is Phase.RAMP_DOWN, "zero is not confirmed yet"
-    play.feed(Device(t_ns=play.t_ns, message=report(play.t_ns, "safe")))
+    play.guard.phase, play.guard.level_ua, play.guard.reason = "safe", 0, "zero"
     play.run(0.1)
     assert play.of(Finished)[0].reason == "the reserved dose is used up"
 
@@ -265,11 +282,11 @@ def test_when_the_guard_ends_the_session_the_gate_follows(phase: str) -> None:
 def test_no_zero_is_believed_while_the_ammeter_reads_more() -> None:
     play = open_loop()
     play.until(Phase.RAMP_DOWN)
-    play.guard.silent = True
-    play.feed(Device(t_ns=play.t_ns, message=report(play.t_ns, "live", 0, measured_ua=-25.0)))
+    play.guard.measured_ua = -25.0
     play.run(5)
+    assert play.engine.level_ua == play.guard.level_ua == 0
     assert play.engine.phase is Phase.RAMP_DOWN
-    play.feed(Device(t_ns=play.t_ns, message=report(play.t_ns, "live", 0, measured_ua=-10.0)))
+    play.guard.measured_ua, play.guard.next_ns = -10.0, 0
     play.tick()
     assert play.engine.phase is Phase.SETTLE
 

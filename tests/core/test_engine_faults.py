@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 import pytest
-from core_play import PERIOD_NS, RATE_HZ, SOURCE, Play, excited, layout, open_loop, report, with_null
+from core_play import PERIOD_NS, RATE_HZ, SOURCE, Play, at, excited, layout, open_loop, report, with_null
 
 from devices import link
 from devices.units import NS_PER_MS, NS_PER_S
@@ -18,7 +18,6 @@ from loop.events import (
     Device,
     Finished,
     GateChange,
-    GuardLost,
     Incident,
     Input,
     Layout,
@@ -60,14 +59,6 @@ def hole(chunk: Chunk) -> Chunk:
 
 def stops(play: Play) -> list[link.Stop]:
     return play.messages(link.Stop)
-
-
-def at(phase: str, *overrides: str) -> Play:
-    """A session half a second into a phase."""
-    play = open_loop(*overrides)
-    play.until(phase)
-    play.run(0.5)
-    return play
 
 
 def test_a_stale_stream_under_current_is_aborted_within_the_stale_time_and_a_tick() -> None:
@@ -241,18 +232,6 @@ def test_a_guard_that_stops_stops_the_gate(phase: str) -> None:
     assert len(play.messages(link.Command)) == commands
     change = next(o for o in play.of(GateChange) if o.after == "STOPPED")
     assert change.reason == "impedance 25000 ohm"
-
-
-@pytest.mark.parametrize("phase", ["SENSE", "RAMP_UP", "HOLD", "RAMP_DOWN", "SETTLE"])
-def test_a_lost_guard_ends_the_session_without_another_level(phase: str) -> None:
-    play = at(phase)
-    play.guarded = False
-    play.feed(GuardLost(t_ns=play.t_ns, reason="killed"))
-    commands = len(play.messages(link.Command))
-    play.feed(SourceLost(t_ns=play.t_ns, reason="and the cable too"))
-    play.run(0.2)
-    assert len(play.messages(link.Command)) == commands
-    assert play.of(Finished)[0].reason == "the guard is gone: killed"
 
 
 def test_a_lost_record_ends_the_session_only_after_the_abort_has_reached_zero() -> None:

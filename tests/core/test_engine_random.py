@@ -42,18 +42,12 @@ TEXTS = ("STIM/NOX/100", "STIM/INN/3", "STIM/OMIT", "OUT_DUE", "CUE/H", "CUE/P20
 ACTIONS = ("arm", "pause", "resume", "reset", "stop", "cut", "note")
 VALUES = (np.nan, np.inf, -np.inf, 1e308, 0.0, 200_000.0)
 
-steps = st.lists(
-    st.tuples(
-        st.sampled_from(
-            ["run"] * 6
-            + ["live"] * 4
-            + ["report", "marker", "operator", "segment", "offset", "lost", "bad", "late", "refused", "end"]
-        ),
-        st.integers(0, 2**16),
-    ),
-    min_size=5,
-    max_size=50,
+ACTS = (
+    *["run"] * 6,
+    *["live"] * 4,
+    *("report", "marker", "operator", "segment", "offset", "lost", "bad", "late", "refused", "silent", "end"),
 )
+steps = st.lists(st.tuples(st.sampled_from(ACTS), st.integers(0, 2**16)), min_size=5, max_size=50)
 
 
 class Watched:
@@ -63,13 +57,18 @@ class Watched:
         self.engine = Engine(
             configured(f"session.arm={arm}", "session.duration_s=90", "policy.refractory_s=0")
         )
-        self.t_ns, self.rows, self.seq, self.halted = START_NS, 0, 0, False
+        self.t_ns, self.rows, self.seq = START_NS, 0, 0
+        # What the guard says every 50 ms, None while it is silent; no level stands for the engine's own.
+        self.said: tuple[str, int | None, float | None] | None = None
+        self.heard_ns, self.gone = START_NS, False
+        self.phases: set[str] = set()
         self.rng = np.random.default_rng(0)
         self.take(SegmentStart(t_ns=self.t_ns, segment=1, layout=layout(), source=SOURCE, clock_offset_ns=0))
 
     def take(self, event: Input) -> list[Output]:
         finished = self.engine.finished
         out = self.engine.step(event)
+        self.phases.add(self.engine.phase)
         assert not (finished and out), "nothing follows Finished"
         assert 0 <= self.engine.level_ua <= 100
         assert self.engine.level_ua == 0 or self.engine.phase in WITH_CURRENT
@@ -86,6 +85,7 @@ class Watched:
         if isinstance(message, link.Command):
             assert 0 <= message.level_ua <= 100
             assert message.level_ua == 0 or self.engine.phase in WITH_CURRENT
+            assert message.level_ua == 0 or (one.t_ns - self.heard_ns <= 500 * NS_PER_MS and not self.gone)
             assert message.deadline_ns == one.t_ns + 250 * NS_PER_MS
         if not isinstance(message, link.Goodbye):
             assert message.seq == self.seq + 1
@@ -95,6 +95,8 @@ class Watched:
     def run(self, ticks: int, value: float | None = None, shift_ns: int = 0) -> None:
         for _ in range(ticks):
             self.t_ns += 20 * NS_PER_MS
+            if self.said is not None and self.t_ns - self.heard_ns >= 50 * NS_PER_MS:
+                self.report(*self.said)
             stamps = self.t_ns + shift_ns - PERIOD_NS * np.arange(CHUNK, 0, -1, dtype=np.int64)
             samples = (
                 self.rng.normal(0, 10, (CHUNK, len(LABELS)))
@@ -105,15 +107,20 @@ class Watched:
             self.rows += CHUNK
             self.take(Tick(t_ns=self.t_ns))
 
-    def report(self, phase: str, level_ua: int, measured_ua: float | None = None) -> None:
-        self.take(Device(t_ns=self.t_ns, message=report(self.t_ns, phase, level_ua, "why", measured_ua)))
+    def report(self, phase: str, level_ua: int | None = None, measured_ua: float | None = None) -> None:
+        """Say this now, and every 50 ms from here on; a guard that is gone says nothing."""
+        if self.gone:
+            return
+        self.said, self.heard_ns = (phase, level_ua, measured_ua), self.t_ns
+        level = self.engine.level_ua if level_ua is None else level_ua
+        self.take(Device(t_ns=self.t_ns, message=report(self.t_ns, phase, level, "why", measured_ua)))
 
     def act(self, name: str, n: int) -> None:
         match name:
             case "run":
                 self.run(1 + n % 60)
             case "live":
-                self.report("live" if n % 2 else "armed", self.engine.level_ua)
+                self.report("live" if n % 2 else "armed")
                 self.run(1 + n % 150)
             case "report":
                 measured = (None, float(n % 200), -np.inf, np.nan, 0.0)[n % 5]
@@ -152,15 +159,20 @@ class Watched:
                 self.run(1, shift_ns=-(n % 4) * 3 * PERIOD_NS)
             case "refused":
                 self.take(Device(t_ns=self.t_ns, message=link.Refused(seq=self.seq, reason="no")))
+            case "silent":
+                self.said = None
+            case "end" if n % 5 == 0 and n % 2:
+                self.take(SourceEnded(t_ns=self.t_ns))
             case "end" if n % 5 == 0:
-                self.take(SourceEnded(t_ns=self.t_ns) if n % 2 else GuardLost(t_ns=self.t_ns, reason="gone"))
+                self.said, self.gone = None, True
+                self.take(GuardLost(t_ns=self.t_ns, reason="gone"))
 
 
 @settings(max_examples=30, deadline=None)
 @given(arm=st.sampled_from(["open_loop", "open_loop", "closed_loop", "feedback_only"]), todo=steps)
 def test_whatever_happens_levels_are_bounded_and_numbers_rise(arm: str, todo: list[tuple[str, int]]) -> None:
     watched = Watched(arm)
-    watched.report("armed", 0)
+    watched.report("armed")
     watched.run(20)
     for name, n in todo:
         watched.act(name, n)
@@ -169,10 +181,18 @@ def test_whatever_happens_levels_are_bounded_and_numbers_rise(arm: str, todo: li
 
 
 def test_the_random_sequences_do_reach_current() -> None:
-    watched = Watched("open_loop")
-    for n in (5, 149, 149, 149):
-        watched.act("live", n)
-    assert watched.engine.phase in WITH_CURRENT
+    reached = []
+    for seed in range(40):
+        rng = random.Random(seed)
+        watched = Watched("open_loop")
+        watched.report("armed")
+        watched.run(20)
+        for _ in range(rng.randint(5, 50)):
+            watched.act(rng.choice(ACTS), rng.randrange(2**16))
+        reached.append(watched.phases)
+    assert set().union(*reached) == set(Phase)
+    assert sum(bool(WITH_CURRENT & phases) for phases in reached) >= 10
+    assert sum(Phase.HOLD in phases for phases in reached) >= 5
 
 
 def forbidden(*_: Any, **__: Any) -> Any:

@@ -27,8 +27,8 @@ PARAMS = GateParams(
 Edge = tuple[GateState, int, GateInput, GateStep]
 NOW_NS = 1000 * NS_PER_S
 STEPS_NS = (NS_PER_S, 3 * NS_PER_S)
-GUARDS = ("", "absent", "zeroing", "safe", "armed", "live", "aborting", "ending", "stopped", "latched")
-WISHES: tuple[gate.Wish, ...] = ("none", "pause", "resume", "end", "abort")
+GUARDS = ("", "absent", "zeroing", "safe", "armed", "live", "aborting", "ending", "stopped", "latched", "silent")
+WISHES: tuple[gate.Wish, ...] = ("none", "pause", "resume", "end")
 INPUTS = tuple(
     GateInput(guard, "", at_zero, decision, wish, "why")
     for guard, at_zero, decision, wish in itertools.product(GUARDS, (False, True), (0, 7), WISHES)
@@ -86,7 +86,7 @@ def check_levels(state: GateState, t_ns: int, given: GateInput, after: GateState
         return
     change_ua = after.level_ua - state.level_ua
     assert abs(change_ua) <= STEEPEST_UA_NS * (t_ns - NOW_NS) + 1
-    if after.phase is Phase.RAMP_DOWN or given.wish in ("pause", "end", "abort") or given.guard == "ending":
+    if after.phase is Phase.RAMP_DOWN or given.wish in ("pause", "end") or given.guard == "ending":
         assert change_ua <= 0
     if after.phase is Phase.RAMP_DOWN and state.phase is not Phase.RAMP_DOWN:
         assert after.level_ua == after.from_ua == state.level_ua, "a ramp-down starts at the present level"
@@ -104,17 +104,17 @@ def check_moves(state: GateState, t_ns: int, given: GateInput, result: GateStep)
         assert after is Phase.STOPPED or (before is Phase.STOPPED and after is Phase.ENDED)
     if before is Phase.STOPPED and after is not Phase.STOPPED:
         armed_again = after is Phase.SETTLE and given.guard in ("armed", "live")
-        assert armed_again or (after is Phase.ENDED and given.at_zero and given.wish in ("end", "abort"))
+        assert armed_again or (after is Phase.ENDED and given.at_zero and given.wish == "end")
     if before in WITH_CURRENT and after not in (*WITH_CURRENT, Phase.STOPPED):
         assert before is Phase.RAMP_DOWN
         assert given.at_zero, "the cycle goes on at confirmed zero only"
-    if before in (Phase.RAMP_UP, Phase.HOLD) and given.wish in ("pause", "end", "abort"):
+    if before in (Phase.RAMP_UP, Phase.HOLD) and given.wish in ("pause", "end"):
         assert after in (Phase.RAMP_DOWN, Phase.STOPPED)
     if before not in WITH_CURRENT and after in WITH_CURRENT:
         assert (before, after) == (Phase.SENSE, Phase.RAMP_UP)
         assert given.decision
         assert given.guard in ("armed", "live")
-        assert given.wish not in ("pause", "end", "abort")
+        assert given.wish not in ("pause", "end")
         assert state.closed_ns is None or t_ns - state.closed_ns >= PARAMS.refractory_ns
         assert not gate.held_closed(PARAMS, state, t_ns, given)
     assert bool(result.reason) == (after is not before), "every change, and nothing else, has a reason"
@@ -139,7 +139,7 @@ def test_an_end_asked_for_on_the_way_down_is_never_forgotten(edges: list[Edge]) 
     for state, _, given, result in edges:
         if state.phase is not Phase.RAMP_DOWN:
             continue
-        ends = state.after_zero is Phase.ENDED or given.wish in ("end", "abort") or given.guard == "ending"
+        ends = state.after_zero is Phase.ENDED or given.wish == "end" or given.guard == "ending"
         if ends and result.state.phase is not Phase.STOPPED:
             assert result.state.phase is Phase.ENDED or result.state.after_zero is Phase.ENDED
         if state.after_zero is Phase.PAUSED and result.state.phase is not Phase.STOPPED:

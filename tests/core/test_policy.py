@@ -163,6 +163,15 @@ def test_one_wild_stream_cannot_carry_the_composite_beyond_its_clip() -> None:
     assert said.index == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize(("feature", "index"), [(1e300, 4.0), (2.5, 4.0), (1.5, 3.0), (-1.5, -3.0), (-2.5, -4.0)])
+def test_the_index_is_clipped_at_four_deviations(feature: float, index: float) -> None:
+    state = PLAIN._replace(composite=Null(100, (0.0,), (0.25,)))
+    _, said = score(TABLE, state, 1, "", 0.5, (feature,), "")
+    assert said.index == pytest.approx(index)
+    assert said.excess == said.index
+    assert said.evidence == pytest.approx(max(0.0, index - TABLE.drift))
+
+
 def test_nothing_is_mutated_and_the_same_question_has_the_same_answer() -> None:
     before = PLAIN._replace(belief=(("H", 0.7),), window=(1,), evidence=2.0)
     copy = PolicyState(*before)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live_rig import Child, Stimulator, cereloop
+from live_rig import PATIENT, Child, Stimulator, cereloop
 
 from devices import liblsl
 
@@ -40,6 +40,7 @@ def stimulator(tmp_path: Path) -> Iterator[Stimulator]:
 @pytest.fixture(scope="session")
 def patient(on_this_machine: None) -> Iterator[Child]:
     """The simulated patient as an LSL stream, shared by all tests that do not harm it."""
-    child = Child(cereloop("mock", "amplifier", "patient", "--loop", "--set", "patient.rest_s=0.0"), stderr=None)
+    names = ("--name", PATIENT, "--source-id", PATIENT, "--marker-name", f"{PATIENT}-markers")
+    child = Child(cereloop("mock", "amplifier", "patient", "--loop", "--set", "patient.rest_s=0.0", *names), stderr=None)
     yield child
     child.close()

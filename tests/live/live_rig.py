@@ -1,4 +1,4 @@
-"""A whole live rig in real processes: mock stimulator with its meter, an LSL stream, and ``cereloop live`` driven by its pipe."""
+"""A live rig in real processes: mock stimulator with its meter, an LSL stream, and ``cereloop live`` driven by its pipe."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from devices.mock.meter import MeterError, read_meter, time_to_zero
 ROOT = Path(__file__).resolve().parents[2]
 LIVE_MOCK = ROOT / "configs" / "live-mock.toml"
 CLOCK = SystemClock()
+# One patient for each process that runs tests, so that several can run side by side.
+PATIENT = f"patient-{os.getpid()}"
 
 # Short and low: 0.2 mA, ramps as steep as the ceiling allows.
 SHORT = {
@@ -70,7 +72,8 @@ class Child:
             except queue.Empty:
                 line = ""
             if line is None or time.monotonic() >= end_s:
-                raise AssertionError(f"{self.process.args}: waited in vain; it said:\n{''.join(self.seen[-30:])}{self.errors()}")
+                said = "".join(self.seen[-30:]) + self.errors()
+                raise AssertionError(f"{self.process.args}: waited in vain; it said:\n{said}")
             self.seen.append(line)
             if line and wanted(line):
                 return line
@@ -143,7 +146,8 @@ class Live(Child):
         self.path = folder / f"session-{time.monotonic_ns()}.sqlite"
         self.events: list[dict[str, Any]] = []
         arguments = ["live", "--json", "--config", str(config), "--port", str(port), "--out", str(self.path)]
-        for key, value in overrides.items():
+        streams = {"source.name": PATIENT, "source.marker_name": f"{PATIENT}-markers"}
+        for key, value in {**streams, **overrides}.items():
             arguments += ["--set", f"{key}={json.dumps(value)}"]
         super().__init__(cereloop(*arguments))
 

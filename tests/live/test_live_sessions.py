@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live_rig import SHORT, Child, Live, Stimulator
+from live_rig import PATIENT, SHORT, Child, Live, Stimulator
 
 from loop.reader import Session
 from loop.redrive import verify
@@ -16,12 +16,13 @@ from loop.summary import summarise
 
 RECORDING = Path(__file__).resolve().parents[3] / "shared" / "recordings" / "rest_eegmmidb" / "S001R01.edf"
 
+OTHER = f"other-software-{PATIENT}"
 PLAYER = """
 import sys, threading
 from mne.io import read_raw
 from mne_lsl.player import PlayerLSL
 raw = read_raw(sys.argv[1], preload=True, verbose="error")
-with PlayerLSL(raw, chunk_size=8, name="other-software", source_id="other-software"):
+with PlayerLSL(raw, chunk_size=8, name=sys.argv[2], source_id=sys.argv[2]):
     print("playing", flush=True)
     threading.Event().wait()
 """
@@ -32,7 +33,7 @@ def other_software(on_this_machine: None) -> Iterator[Child]:
     """`mne_lsl.player.PlayerLSL` with the resting recording: a stream that is not ours."""
     if not RECORDING.is_file():
         pytest.skip(f"real recordings are not here: {RECORDING}")
-    child = Child([sys.executable, "-c", PLAYER, str(RECORDING)], stderr=None)
+    child = Child([sys.executable, "-c", PLAYER, str(RECORDING), OTHER], stderr=None)
     child.line(lambda line: "playing" in line)
     yield child
     child.close()
@@ -41,7 +42,7 @@ def other_software(on_this_machine: None) -> Iterator[Child]:
 def test_open_loop_on_a_foreign_stream_gates_on_schedule_and_ends_cleanly(
     tmp_path: Path, stimulator: Stimulator, other_software: Child
 ) -> None:
-    changes = {"source.name": "other-software", "stimulation.hold_s": 2.0, "session.duration_s": 24.0}
+    changes = {"source.name": OTHER, "stimulation.hold_s": 2.0, "session.duration_s": 24.0}
     live = Live(tmp_path, stimulator.port, **{**SHORT, **changes})
     live.arm()
     live.event(kind="finished", reason="the configured duration is over")
@@ -61,7 +62,7 @@ def test_closed_loop_without_outcomes_never_opens_and_says_why(
     tmp_path: Path, stimulator: Stimulator, other_software: Child
 ) -> None:
     changes = {
-        "source.name": "other-software",
+        "source.name": OTHER,
         "session.arm": "closed_loop",
         "session.duration_s": 62.0,
         "estimator.left": "PO7",
@@ -83,7 +84,7 @@ def test_closed_loop_without_outcomes_never_opens_and_says_why(
 def test_closed_loop_refuses_a_stand_in_unless_it_is_named(
     tmp_path: Path, stimulator: Stimulator, other_software: Child
 ) -> None:
-    live = Live(tmp_path, stimulator.port, **{**SHORT, "source.name": "other-software", "session.arm": "closed_loop"})
+    live = Live(tmp_path, stimulator.port, **{**SHORT, "source.name": OTHER, "session.arm": "closed_loop"})
     assert live.wait() == 3
     assert "closed_loop needs PO9 and PO10" in live.errors()
 

@@ -1,4 +1,4 @@
-"""Kill, freeze or cut each process in HOLD: the meter at the electrode reads zero within the bound (I24, F05–F07, F20–F30, F41).
+"""Kill, freeze or cut each process in HOLD: the meter at the electrode reads zero within the bound (I24).
 
 From 0.2 mA. ``pytest tests/live/test_time_to_zero.py --trials 30 -s`` is the long form and prints every worst value.
 """
@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from live_rig import CLOCK, SHORT, Child, Live, Stimulator, cereloop
+from live_rig import CLOCK, PATIENT, SHORT, Child, Live, Stimulator, cereloop
 
 from loop.reader import Session
+
+DOOMED = f"doomed-{PATIENT}"
 
 
 @pytest.fixture
@@ -110,7 +112,8 @@ def _continue_and_end(pid: int) -> None:
 
 @pytest.fixture
 def player(tmp_path: Path) -> Iterator[Child]:
-    child = Child(cereloop("mock", "amplifier", "patient", "--name", "doomed", "--source-id", "doomed"), stderr=None)
+    names = ("--name", DOOMED, "--source-id", DOOMED, "--marker-name", DOOMED)
+    child = Child(cereloop("mock", "amplifier", "patient", *names), stderr=None)
     yield child
     child.close()
 
@@ -119,7 +122,7 @@ def player(tmp_path: Path) -> Iterator[Child]:
 def test_a_stream_that_ends_or_freezes_in_hold_brings_zero_and_says_why(
     number: int, tmp_path: Path, stimulator: Stimulator, player: Child
 ) -> None:
-    live = hold(tmp_path, stimulator, **{"source.name": "doomed"})
+    live = hold(tmp_path, stimulator, **{"source.name": DOOMED})
     at_ns = player.signal(number)
     seconds = stimulator.seconds_to_zero(at_ns)
     abort = live.event(kind="incident", name="abort")

@@ -9,10 +9,11 @@ import pytest
 from scipy.special import eval_legendre
 
 from devices.mock import head
+from devices.mock.patient_settings import LABELS
 
 
 def test_the_closed_form_sums_its_series() -> None:
-    directions = head.electrode_directions(head.LABELS)
+    directions = head.electrode_directions(LABELS)
     source = head.from_mni(head.CRUS_RIGHT)
     f = 0.6 * float(np.linalg.norm(source))
     cosine = directions @ (source / np.linalg.norm(source))
@@ -31,12 +32,12 @@ def test_the_closed_form_sums_its_series() -> None:
     ],
 )
 def test_sources_are_seen_where_they_should_be(place: head.Point, at: str | tuple[str, ...]) -> None:
-    potential = head.radial_dipole(head.electrode_directions(head.LABELS), head.from_mni(place))
-    assert head.LABELS[int(np.argmax(potential))] in at
+    potential = head.radial_dipole(head.electrode_directions(LABELS), head.from_mni(place))
+    assert LABELS[int(np.argmax(potential))] in at
 
 
 def test_ten_nam_in_the_cerebellum_are_one_to_two_microvolts() -> None:
-    potential = 10.0 * head.radial_dipole(head.electrode_directions(head.LABELS), head.from_mni(head.CRUS_RIGHT))
+    potential = 10.0 * head.radial_dipole(head.electrode_directions(LABELS), head.from_mni(head.CRUS_RIGHT))
     assert 1.0 < float(np.max(potential - potential.mean())) < 2.2
 
 
@@ -49,7 +50,7 @@ def test_the_two_hemispheres_mirror_each_other() -> None:
 
 
 def test_positions_are_those_of_a_head() -> None:
-    places = dict(zip(head.LABELS, head.electrode_positions_m(head.LABELS), strict=True))
+    places = dict(zip(LABELS, head.electrode_positions_m(LABELS), strict=True))
     assert places["Cz"] == pytest.approx((0.0, 0.012, 0.139))
     assert places["PO10"][0] > 0.03
     assert places["PO10"][1] < -0.04

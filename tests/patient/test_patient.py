@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal
 
-from devices.mock.patient import Patient, PatientSettings
+from devices.mock.patient import Patient
+from devices.mock.patient_settings import PatientSettings
 from loop.sources.patient import PatientPlayback, patient_from_identity
 
 # What belief and current do needs no background, and is then made much faster.
@@ -60,7 +61,7 @@ def test_chunking_is_invariant(whole: tuple[bytes, list[object], list[object]], 
 
 def test_the_seed_decides_everything() -> None:
     code = (
-        "import hashlib; from devices.mock.patient import *;"
+        "import hashlib; from devices.mock.patient import Patient, PatientSettings;"
         "x, m = Patient(PatientSettings(duration_s=24.0, rest_s=1.0, seed=3)).advance(12000, 0.0);"
         "print(hashlib.sha256(x.tobytes() + repr(m).encode()).hexdigest())"
     )

@@ -16,7 +16,8 @@ import pytest
 from sources_helpers import Part, counting
 
 from devices.mock.amplifier import Amplifier, again_and_again, patient_blocks, stream
-from devices.mock.patient import Patient, PatientSettings
+from devices.mock.patient import Patient
+from devices.mock.patient_settings import PatientSettings
 from loop.events import Block
 from loop.sources.lsl import LslSource
 from loop.sources.patient import PatientPlayback

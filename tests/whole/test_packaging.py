@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_the_wheel_holds_three_packages_and_nothing_else(tmp_path: Path) -> None:
     # A copy, so that the build leaves nothing in the checkout.
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
+    command = ["git", "ls-files", "-co", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     source = tmp_path / "source"
     for name in listed.stdout.splitlines():
         if (ROOT / name).is_file():

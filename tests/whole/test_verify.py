@@ -95,8 +95,7 @@ def test_the_recording_that_is_missing_is_named(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
     other = tmp_path / "other_raw.fif"
     raw.copy().crop(0, 5).save(other, verbose="error")
-    done = subprocess.run(
-        [sys.executable, "-m", "loop", "verify", str(out), "--recording", str(other)], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-m", "loop", "verify", str(out), "--recording", str(other)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 3
     assert "is not the recording" in done.stderr

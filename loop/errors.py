@@ -1,0 +1,11 @@
+"""Errors that the command line must know before it has loaded anything heavy."""
+
+from __future__ import annotations
+
+
+class LayoutError(ValueError):
+    """A layout that the estimator cannot work on, such as "no posterior pair in this cap: needs PO9 and PO10"."""
+
+
+class SessionError(Exception):
+    """A session cannot start or did not end as it should; one sentence says what and what to do."""
