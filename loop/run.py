@@ -38,6 +38,7 @@ SIMULATE_CHUNK_S: Final = 0.05
 REPLAY_CHUNK_S: Final = 0.1
 _GUARD_START_S: Final = 10.0
 _GUARD_END_S: Final = 5.0
+_LAST_WORDS_S: Final = 2.0
 _SOFTWARE: Final = ("cereloop", "numpy", "scipy", "mne", "mne-realtime", "pylsl", "msgspec", "pyserial")
 
 
@@ -198,6 +199,9 @@ class GuardProcess:
         raise SessionError(f"the guard did not welcome us: {self._last_words()}")
 
     def _last_words(self) -> str:
+        """Why it ended, in its own words; the link is gone a moment before the process is."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_LAST_WORDS_S)
         if self._process.poll() is None or self._process.stderr is None:
             return "it gave no reason"
         lines = self._process.stderr.read().decode("utf-8", "replace").strip().splitlines()

@@ -7,3 +7,13 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--trials", type=int, default=1, help="kills of each kind in tests/live (default 1; the long form is 30)")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spread the live sessions over the rest: they mostly wait, so each is best run while other tests compute."""
+    live = [item for item in items if "tests/live/" in item.path.as_posix()]
+    rest = [item for item in items if item not in set(live)]
+    if live and rest:
+        items[:] = rest
+        for number, item in enumerate(live):
+            items.insert(number * (len(rest) // len(live) + 1), item)

@@ -91,7 +91,7 @@ def test_what_is_no_session_file_is_refused_in_one_sentence(content: bytes, tmp_
 
 def test_a_port_that_is_not_there_is_named(tmp_path: Path) -> None:
     done = run("check", "--config", str(CONFIGS / "live-mock.toml"), "--port", "/dev/ttyNOWHERE",
-               "--set", "source.timeout_s=0.3", cwd=tmp_path)
+               "--set", "source.timeout_s=0.3", "--set", "source.name='nobody'", cwd=tmp_path)
     assert done.returncode == 1
     assert "/dev/ttyNOWHERE" in done.stdout
     assert "No LSL stream" in done.stdout
