@@ -27,7 +27,7 @@ from typing import Final
 
 import msgspec
 
-from devices import link
+from devices import link, priority
 from devices.clock import Clock, SystemClock
 from devices.guard_core import DoseBook, DoseBookError, GuardCore, MemoryDoseBook
 from devices.guard_state import TICK_NS, ExitCode
@@ -40,7 +40,6 @@ from devices.units import NS_PER_S
 
 ENGINE_WAIT_NS: Final = 60 * NS_PER_S
 MAX_SETTINGS_BYTES: Final = 65_536
-_FIFO_PRIORITY: Final = 10
 _MCL_CURRENT: Final = 1
 
 
@@ -282,11 +281,7 @@ class GuardLoop:
 
 def _claim_time() -> None:
     """Ask for real-time rights and resident memory; where the host grants none, 150 ms of slack are assumed anyway."""
-    with contextlib.suppress(OSError, AttributeError):
-        os.nice(-10)
-    with contextlib.suppress(OSError, AttributeError):
-        policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
-        os.sched_setscheduler(0, policy, os.sched_param(_FIFO_PRIORITY))
+    priority.claim_processor(priority.GUARD)
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mlockall(_MCL_CURRENT)
     # A collection in mid-session would be a late tick; nothing here makes reference cycles in steady state.

@@ -33,6 +33,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from devices import priority
 from devices.clock import SystemClock
 from devices.mock import faults
 from devices.mock.meter import Meter, MeterFile
@@ -375,6 +376,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seed=given.seed, meter=given.meter, link=given.link, control=control, faults=chosen
     )
     try:
+        priority.claim_processor(priority.HARDWARE)
         return run(settings, _print_line)
     except PathError as error:
         print(error.args[0], file=sys.stderr)
