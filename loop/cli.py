@@ -24,8 +24,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from devices.stimulator import DeviceError
 from loop import __version__
+from loop.calibration.errors import CalibrationError
 from loop.config import Config, ConfigError, load
 from loop.errors import LayoutError, SessionError
+from loop.estimators.errors import EstimatorError
 from loop.presets import preset_path
 from loop.session_file import JournalError
 from loop.sources.errors import SourceError
@@ -311,7 +313,7 @@ def main() -> None:
     register(app)
     try:
         app()
-    except (ConfigError, LayoutError) as error:
+    except (ConfigError, LayoutError, CalibrationError, EstimatorError) as error:
         fail(str(error))
         sys.exit(Exit.BAD_INPUT)
     except JournalError as error:

@@ -18,6 +18,7 @@ from devices.mock.patient_settings import PatientSettings
 
 MAX_BYTES = 1_000_000
 Positive = Annotated[float, Meta(gt=0.0, le=1e6)]
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Label = Annotated[str, Meta(min_length=1, max_length=64)]
 _LONGEST_QUOTE: Final = 120
 
@@ -62,20 +63,26 @@ class MarkersTable(_Table, frozen=True):
     """Other names for the vocabulary's markers, such as ``"target" = "STIM/NOX/100"``.
 
     `imply_out_due` takes every stimulus as announced, for recordings whose markers never say when an outcome was due.
+    `full_intensity` is the noxious intensity that counts as 1; `grades` how strong the grades I1, I2 and I3 of a stated
+    cue are, relative to it.
     """
 
     rename: dict[str, Annotated[str, Meta(max_length=100)]] = msgspec.field(default_factory=dict)
     imply_out_due: bool = False
+    full_intensity: Annotated[int, Meta(ge=1, le=100)] = 100
+    grades: tuple[Share, Share, Share] = (0.6, 1.0, 1.0)
 
 
 class ChannelsTable(_Table, frozen=True):
     """Which channels to leave out, and what the amplifier can carry.
 
-    `bad` are left out of everything; `rails_under_current` may saturate while current flows. A channel counts as railed at
-    `rail_uv`, as flat when its value has not changed for `flat_s`.
+    `bad` are left out of everything, and so are `pads`, the sites that the stimulation electrodes cover: the spatial weights
+    of a calibration rest on the channels that remain. `rails_under_current` may saturate while current flows. A channel
+    counts as railed at `rail_uv`, as flat when its value has not changed for `flat_s`.
     """
 
     bad: tuple[Label, ...] = ()
+    pads: tuple[Label, ...] = ()
     rails_under_current: tuple[Label, ...] = ()
     rail_uv: Annotated[float, Meta(gt=0.0, le=1e7)] = 187_500.0
     flat_s: Annotated[float, Meta(ge=0.05, le=10.0)] = 0.25
@@ -83,19 +90,31 @@ class ChannelsTable(_Table, frozen=True):
 
 
 class EstimatorTable(_Table, frozen=True):
-    """The average-referenced fallback: one channel a side. Empty: the best pair that the cap has, which the output names."""
+    """Which estimator, and how it is set up.
 
+    `kind` is a name that ``cereloop estimators`` lists, `calibration` a file that ``cereloop calibrate`` wrote. Without one,
+    `left` and `right` are the channels of the average-referenced fallback; empty: the best pair that the cap has, which the
+    output names. Each stage can be switched off alone: regression on muscle activity (K4), marker-driven basis (K5), forward
+    model (K6), innovation statistics (K7).
+    """
+
+    kind: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,63}\Z")] = "posterior_fossa"
+    calibration: str = ""
     left: str = ""
     right: str = ""
     warmup_s: Annotated[float, Meta(ge=1.0, le=30.0)] = 3.0
+    muscle_regression: bool = True
+    basis: bool = True
+    forward_model: bool = True
+    innovation: bool = True
 
 
 class PolicyTable(_Table, frozen=True):
     """Evidence to decision: the CUSUM of K12 over outcomes seen in SENSE.
 
     Each outcome adds ``index - expected_offset - expected_gain * surprise - drift`` (standard deviations), never below
-    zero. The gate is wanted open at `threshold`, closed again at `release`, on at least `min_outcomes` valid outcomes of
-    this SENSE window. Between two gates lie at least `refractory_s`; current flows at most `max_duty` of any
+    zero; with a calibration what is expected comes from its readout. The gate is wanted open at `threshold`, closed again at
+    `release`, on at least `min_outcomes` valid outcomes of this SENSE window. Between two gates lie at least `refractory_s`; current flows at most `max_duty` of any
     `duty_window_s`.
     """
 

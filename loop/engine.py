@@ -11,6 +11,7 @@ from devices.units import NS_PER_MS, NS_PER_S
 from loop import policy
 from loop.config import Config
 from loop.events import (
+    Calibrated,
     Chunk,
     ClockOffset,
     Decision,
@@ -29,6 +30,7 @@ from loop.events import (
 )
 from loop.framing import CLOCK_JUMP_NS, STALE_NS
 from loop.gate import Phase
+from loop.markers import stated_expectation
 from loop.perception import Judged, Perception
 from loop.steering import LEASE_NS, TICK_NS, Steering
 
@@ -103,6 +105,8 @@ class Engine:
         ------
         LayoutError
             If the first segment's layout cannot be worked on.
+        CalibrationError
+            If the calibration does not fit that layout.
         """
         self._out = []
         if self.finished:
@@ -118,6 +122,8 @@ class Engine:
                 self._out.extend(self._perception.take_marker(event))
             case Operator():
                 self._steering.take_operator(event)
+            case Calibrated():
+                self._perception.take_calibration(event)
             case SegmentStart():
                 self._take_segment(event)
             case ClockOffset():
@@ -173,9 +179,15 @@ class Engine:
             refusal = "its baseline began before this SENSE window" if sensing else f"overlaps {self._steering.phase}"
         if not refusal and judged.features is None:
             refusal = f"{100 * judged.invalid:.0f} % of its windows were flagged"
-        table = self._config.policy
+        table, vocabulary = self._config.policy, self._config.markers
+        happened = policy.Happened(
+            event=judged.event,
+            cue=judged.cue,
+            intensity=min(1.0, 100.0 * judged.meaning.intensity / vocabulary.full_intensity),
+            told=stated_expectation(judged.cue, vocabulary.grades),
+        )
         self._policy, score = policy.score(
-            table, self._policy, judged.event, judged.cue, judged.meaning.intensity, judged.features, refusal
+            table, self._policy, happened, judged.features, refusal, self._perception.readout
         )
         self._last_outcome_ns = judged.decided_t_ns
         outcome = Outcome(

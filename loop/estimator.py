@@ -1,7 +1,8 @@
-"""Turns config and channel layout into the kernel's coefficients; owns the kernel.
+"""Turns config, channel layout and calibration into the kernel's coefficients; owns the kernel.
 
-Without a calibration the spatial filter is the average-referenced fallback of one channel a side: it says so in
-`notes`, and what it measures is a *posterior-fossa prediction-error index* only in name and place.
+With a calibration each band has spatial filters of its own for the left and the right posterior fossa (K1). Without one the
+spatial filter is the average-referenced fallback of one channel a side: it says so in `name`, and what it measures is a
+*posterior-fossa prediction-error index* only in name and place.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from scipy import signal
 
 from cext.kernel import Kernel
 from cext.params import KernelParams
+from loop.calibration.errors import CalibrationError
+from loop.calibration.file import Calibration, check_fit
 from loop.config import Config
 from loop.errors import LayoutError
 from loop.events import Layout
@@ -23,7 +26,10 @@ from loop.montage import is_eeg_label, standard_label
 FEATURE_RATE_HZ: Final = 50
 LEAST_RATE_HZ: Final = 128.0
 MOST_RATE_HZ: Final = 4096.0
+KIND: Final = "posterior_fossa"
 LEARNED: Final = ("PFT_L", "PFT_R", "PFB_L", "PFB_R")
+# The calibration's spatial filters, one a learned stream.
+WEIGHTS: Final = ("theta_left", "theta_right", "beta_left", "beta_right")
 
 # Pairs (left, right) over or near the posterior fossa, best first; only the first is the recommended site.
 PAIRS: Final = (("PO9", "PO10"), ("P9", "P10"), ("I1", "I2"), ("PO7", "PO8"), ("TP9", "TP10"), ("P7", "P8"), ("O1", "O2"))
@@ -67,6 +73,8 @@ class Estimator:
         Uses `channels` and `estimator`.
     layout : Layout
         Channels, units and rate of the stream.
+    calibration : Calibration, optional
+        Its spatial filters and readout are used; without one the fallback works.
 
     Attributes
     ----------
@@ -77,27 +85,43 @@ class Estimator:
         Names of the feature columns, of the learned streams, and sentences for the reader.
     name : str
         The spatial filter in words.
+    readout : Readout or None
+        The calibration's.
 
     Raises
     ------
     LayoutError
         If a channel that the config names is missing, or the cap has no usable pair.
+    CalibrationError
+        If the calibration belongs to another stream, montage or estimator.
     """
 
-    def __init__(self, config: Config, layout: Layout) -> None:
+    def __init__(self, config: Config, layout: Layout, calibration: Calibration | None = None) -> None:
         if not LEAST_RATE_HZ <= layout.sfreq_hz <= MOST_RATE_HZ:
             raise LayoutError(
                 f"the stream has {layout.sfreq_hz:g} samples a second; {LEAST_RATE_HZ:g} to {MOST_RATE_HZ:g} can be worked on"
             )
         labels = [standard_label(label) for label in layout.labels]
         index = {label: i for i, label in reversed(list(enumerate(labels)))}
-        bad = {_find(name, index, "channels.bad") for name in config.channels.bad}
+        out = {_find(name, index, "channels.bad") for name in config.channels.bad}
+        out |= {_find(name, index, "channels.pads") for name in config.channels.pads}
+        if calibration is not None:
+            check_fit(calibration, layout, KIND, (*config.channels.bad, *config.channels.pads))
+            out |= {_find(name, index, "the calibration's list of bad channels") for name in calibration.rest.bad}
         for name in config.channels.rails_under_current:
             _find(name, index, "channels.rails_under_current")
-        eeg = [i for i, label in enumerate(labels) if is_eeg_label(label) and i not in bad]
-        left, right, pair_note = _pair(config, index, set(eeg))
+        eeg = [i for i, label in enumerate(labels) if is_eeg_label(label) and i not in out]
+        if calibration is None:
+            left, right, pair_note = _pair(config, index, set(eeg))
+            filters = [_unit(len(labels), index[label]) for label in (left, right)] * 2
+            self.name = f"fallback: average-referenced {left}/{right}, not calibrated"
+            self.is_stand_in = (left, right) != PAIRS[0] and not config.estimator.left
+        else:
+            filters = _calibrated_filters(calibration, eeg)
+            pair_note, self.is_stand_in = "", False
+            self.name = f"posterior-fossa spatial filters on {len(eeg)} channels, calibrated on {calibration.created[:10]}"
         control = next((index[name] for name in CONTROL if index.get(name) in eeg), None)
-        ring = [index[name] for name in RING if index.get(name) in eeg] or [index[left], index[right]]
+        ring = [index[name] for name in RING if index.get(name) in eeg] or eeg[-2:]
         bank = design(layout.sfreq_hz, config.channels.line_hz)
         notes = [pair_note, *bank.notes]
         if len(eeg) < 8:
@@ -109,9 +133,9 @@ class Estimator:
         pooling: list[list[int]] = []
         streams = list(LEARNED)
         for sections, tau_s in ((bank.theta, TAU_THETA_S), (bank.beta, TAU_BETA_S)):
-            for label in (left, right):
+            for _ in ("left", "right"):
                 pooling.append([len(chains)])
-                chains.append((_unit(len(labels), index[label]), sections, tau_s))
+                chains.append((filters[len(chains)], sections, tau_s))
         if control is not None:
             for name, sections, tau_s in (("OCT", bank.theta, TAU_THETA_S), ("OCB", bank.beta, TAU_BETA_S)):
                 streams.append(name)
@@ -130,9 +154,10 @@ class Estimator:
         self.kernel = Kernel(self.params)
         self.columns = tuple(self.params.column_names(streams))
         self.learned = LEARNED
-        self.name = f"fallback: average-referenced {left}/{right}, not calibrated"
+        self.readout = calibration.readout if calibration is not None else None
+        if calibration is not None and calibration.readout is None:
+            notes.append("the calibration has no readout: evidence is judged against pseudo-events, as without one")
         self.notes = tuple(note for note in notes if note)
-        self.is_stand_in = (left, right) != PAIRS[0] and not config.estimator.left
         self.scale_uv = np.array(layout.to_uv)
 
 
@@ -209,12 +234,26 @@ def _params(
     )
 
 
+def _calibrated_filters(calibration: Calibration, used: list[int]) -> list[npt.NDArray[np.float64]]:
+    """The spatial filters in the order of `LEARNED`; they rest on the channels in use and on no other."""
+    filters = []
+    for name in WEIGHTS:
+        stored = calibration.rest.coefficients.get(name)
+        if stored is None or stored.shape != (len(calibration.layout.labels),):
+            raise CalibrationError(f"the calibration has no spatial filter `{name}` for this cap; calibrate anew")
+        weights = stored.array
+        if np.delete(weights, used).any() or not weights.any():
+            raise CalibrationError(f"the calibration's spatial filter `{name}` rests on channels not in use; calibrate anew")
+        filters.append(weights)
+    return filters
+
+
 def _pair(config: Config, index: dict[str, int], eeg: set[int]) -> tuple[str, str, str]:
     if config.estimator.left:
         names = standard_label(config.estimator.left), standard_label(config.estimator.right)
         for name, key in zip(names, ("left", "right"), strict=True):
             if _find(name, index, f"estimator.{key}") not in eeg:
-                raise LayoutError(f"estimator.{key} is `{name}`, which is listed as bad; choose another channel")
+                raise LayoutError(f"estimator.{key} is `{name}`, which is listed as bad or under a pad; choose another channel")
         return *names, _stand_in_note(*names)
     for left, right in PAIRS:
         if index.get(left) in eeg and index.get(right) in eeg:

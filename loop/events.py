@@ -113,6 +113,12 @@ class SegmentStart(_Input, frozen=True, tag="segment"):
     clock_offset_ns: int
 
 
+class Calibrated(_Input, frozen=True, tag="calibration"):
+    """The calibration that the estimator shall use, whole, as `loop.calibration.file.encode` writes it; before any segment."""
+
+    text: str
+
+
 class Marker(_Input, frozen=True, tag="marker"):
     """A marker as it came, before any renaming; `stamp_ns` on the engine's clock."""
 
@@ -166,7 +172,8 @@ class GuardLost(_Input, frozen=True, tag="guard_lost"):
 
 
 SmallInput = (
-    SegmentStart
+    Calibrated
+    | SegmentStart
     | Marker
     | ClockOffset
     | Tick
@@ -215,9 +222,10 @@ class Setup(_Output, frozen=True, tag="setup"):
 class Outcome(_Output, frozen=True, tag="outcome"):
     """Event features of one outcome (K8) and what became of them; `t_ns` is the outcome's own time.
 
-    `index` is the posterior-fossa prediction-error index of this outcome in standard deviations of the pseudo-events,
-    `expected` what a normative learner would show, `excess` what goes into the CUSUM, `evidence` the CUSUM after it. All
-    are None where the outcome is not evidence, and `reason` says why.
+    `index` is the prediction-error index of this outcome: with a calibration in standard deviations of the readout's residual
+    noise, zero where no surprise would put it; without one, in standard deviations of pseudo-events. `expected` is what a
+    normative learner would show, `excess` what goes into the CUSUM, `evidence` the CUSUM after it. All but `evidence` are
+    None where the outcome is not evidence, and `reason` says why.
     """
 
     event: int

@@ -25,6 +25,7 @@ from devices.units import NS_PER_MS, NS_PER_S
 from loop.config import Config
 from loop.engine import TICK_NS, Engine
 from loop.events import (
+    Calibrated,
     Chunk,
     ClockOffset,
     Device,
@@ -121,6 +122,8 @@ class LiveSession:
     clock : Clock
     outlet : callable, optional
         Takes the outputs of each step, to publish them.
+    calibration : str
+        Text of the calibration file; empty for none.
     """
 
     def __init__(
@@ -134,8 +137,10 @@ class LiveSession:
         screen: Screen,
         clock: Clock,
         outlet: Any = None,
+        calibration: str = "",
     ) -> None:
         self._engine = Engine(config)
+        self._calibration = calibration
         self._source = source
         self._recorder = recorder
         self._guard = guard
@@ -164,6 +169,8 @@ class LiveSession:
         """Run until the fold has finished and the guard has had time to take it in."""
         with _signals_noted(self._signals), _quiet_collector():
             self._drop_old_samples()
+            if self._calibration:
+                self._feed(Calibrated(t_ns=self._clock.now_ns(), text=self._calibration))
             self._start_segment()
             if self._welcome is not None:
                 self._feed(Device(t_ns=self._clock.now_ns(), message=self._welcome))

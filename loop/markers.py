@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 
 Kind = Literal["cue", "out_due", "outcome", "other"]
@@ -27,6 +27,20 @@ class Meaning(NamedTuple):
     cue: str
     intensity: float
     text: str
+
+
+def stated_expectation(cue: str, grades: Sequence[float]) -> float | None:
+    """The noxious intensity that a cue tells to expect, such as ``P75/I2``: probability times its grade; None if it tells none.
+
+    Parameters
+    ----------
+    cue : str
+        A cue's name without ``CUE/``.
+    grades : sequence of float
+        Strength of the grades I1, I2, I3, relative to the full intensity.
+    """
+    match = _CUE_STATED.fullmatch(f"CUE/{cue}")
+    return None if match is None else int(match[1]) / 100.0 * grades[int(match[2]) - 1]
 
 
 def canonical(text: str, rename: Mapping[str, str]) -> str:

@@ -12,13 +12,17 @@ import numpy.typing as npt
 from cext import Output as KernelOutput
 from devices.units import NS_PER_MS, NS_PER_S
 from loop import markers
+from loop.calibration import file as calibration_file
+from loop.calibration.file import Calibration
 from loop.config import Config
-from loop.estimator import Estimator
-from loop.events import Chunk, Features, Incident, Int64s, Marker, Output, SegmentStart, Setup
+from loop.estimators import registry
+from loop.estimators.protocol import Estimator
+from loop.events import Calibrated, Chunk, Features, Incident, Int64s, Marker, Output, SegmentStart, Setup
 from loop.framing import Framer
 from loop.markers import Meaning
 from loop.policy import PSEUDO_PERIOD_S
 from loop.quality import ChannelWatch, UnitWatch
+from loop.readout import Readout
 
 OUT_DUE_WINDOW_NS: Final = 50 * NS_PER_MS
 # Pseudo-events are numbered from here, outcomes from 1.
@@ -88,6 +92,8 @@ class Perception:
         self._rename = config.markers.rename
         self._layout_digest = ""
         self._estimator: Estimator | None = None
+        self._calibration: Calibration | None = None
+        self._sfreq_hz = 0.0
         self._framer: Framer | None = None
         self._channels: ChannelWatch | None = None
         self._units: UnitWatch | None = None
@@ -123,6 +129,15 @@ class Perception:
         """Channels that are bad now, with the verdict."""
         return self._channels.bad if self._channels is not None else {}
 
+    @property
+    def readout(self) -> Readout | None:
+        """The calibration's readout; None without a calibration."""
+        return self._estimator.readout if self._estimator is not None else None
+
+    def take_calibration(self, event: Calibrated) -> None:
+        """Note the calibration that the first segment's estimator shall use. Raises CalibrationError."""
+        self._calibration = calibration_file.decode(event.text)
+
     def start_segment(self, event: SegmentStart) -> list[Output]:
         """A handshake: the first sets up the estimator, a later one must bring the same layout (I15).
 
@@ -130,11 +145,14 @@ class Perception:
         ------
         LayoutError
             If the first layout cannot be worked on.
+        CalibrationError
+            If the calibration does not fit it.
         """
         layout = event.layout
         outputs: list[Output] = []
         if self._estimator is None:
-            self._estimator = Estimator(self._config, layout)
+            self._estimator = registry.find(self._config.estimator.kind).build(self._config, layout, self._calibration)
+            self._sfreq_hz = layout.sfreq_hz
             self._layout_digest = layout.digest
             self._pseudo_every = max(1, round(PSEUDO_PERIOD_S * layout.sfreq_hz))
             self._next_pseudo = self._pseudo_every
@@ -345,15 +363,11 @@ class Perception:
                 "invalid": float(result.event_invalid[i]),
             }
             if known is None:
-                t_ns = decided_t_ns - round((decided - sample) * NS_PER_S / self._sfreq_hz())
+                t_ns = decided_t_ns - round((decided - sample) * NS_PER_S / self._sfreq_hz)
                 judged.append(Judged(event=event, meaning=None, cue="", t_ns=t_ns, **common))
             else:
                 judged.append(Judged(event=event, meaning=known.meaning, cue=known.cue, t_ns=known.t_ns, **common))
         return judged
-
-    def _sfreq_hz(self) -> float:
-        assert self._estimator is not None
-        return self._estimator.params.sfreq_hz
 
 
 def _take_near(stamps: deque[int], stamp_ns: int) -> bool:

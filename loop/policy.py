@@ -1,7 +1,8 @@
 """Evidence to decision: event features against their null, a normative learner, the CUSUM of K12, and why.
 
-All is pure: state in, state out. Until a calibration exists, an outcome's index is the mean of its event features, each in
-standard deviations of *pseudo-events*: the same windows laid on a regular grid over all of SENSE.
+All is pure: state in, state out. With a calibration an outcome's index comes from its readout (K9). Without one it is the mean
+of its event features, each in standard deviations of *pseudo-events*: the same windows laid on a regular grid over all of
+SENSE.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from loop.config import PolicyTable
+from loop.readout import Readout
 
 PSEUDO_PERIOD_S: Final = 1.3
 MIN_PSEUDO: Final = 30
@@ -89,9 +91,23 @@ def take_pseudo(state: PolicyState, features: tuple[float, ...]) -> PolicyState:
     return state._replace(null=learn_null(state.null, features))
 
 
-def surprise_of(belief: tuple[tuple[str, float], ...], cue: str, intensity: float) -> float:
-    """|outcome - expectation| of the normative learner, 0 to 1."""
-    return abs(intensity - dict(belief).get(cue, _PRIOR))
+class Happened(NamedTuple):
+    """An outcome as the markers tell it.
+
+    `event` is its number, `cue` the cue before it ("" for none), `intensity` its noxious intensity relative to the full one,
+    0 to 1, `told` the expectation that the cue stated, None where it must be learned.
+    """
+
+    event: int
+    cue: str
+    intensity: float
+    told: float | None = None
+
+
+def surprise_of(belief: tuple[tuple[str, float], ...], happened: Happened) -> float:
+    """|outcome - expectation| of the normative learner, 0 to 1; an expectation that was stated is believed."""
+    expected = dict(belief).get(happened.cue, _PRIOR) if happened.told is None else happened.told
+    return abs(happened.intensity - expected)
 
 
 def update_belief(belief: tuple[tuple[str, float], ...], cue: str, intensity: float) -> tuple[tuple[str, float], ...]:
@@ -105,11 +121,10 @@ def update_belief(belief: tuple[tuple[str, float], ...], cue: str, intensity: fl
 def score(
     table: PolicyTable,
     state: PolicyState,
-    event: int,
-    cue: str,
-    intensity: float,
+    happened: Happened,
     features: tuple[float, ...] | None,
     refusal: str,
+    readout: Readout | None = None,
 ) -> tuple[PolicyState, Score]:
     """Judge one outcome and, where it is evidence, move the CUSUM.
 
@@ -117,26 +132,27 @@ def score(
     ----------
     table : PolicyTable
     state : PolicyState
-    event : int
-        Number of the outcome.
-    cue : str
-        Name of the cue that preceded it, "" for none.
-    intensity : float
-        Noxious intensity, 0 to 1.
+    happened : Happened
     features : tuple of float, or None
         Event features (K8); None where they are not valid.
     refusal : str
         Why this outcome may not be evidence; empty where it may.
+    readout : Readout, optional
+        The calibration's; without one the index is judged against pseudo-events.
 
     Returns
     -------
     PolicyState, Score
         An outcome that is no evidence still teaches the learner: the participant saw it.
     """
-    surprise = surprise_of(state.belief, cue, intensity)
-    state = state._replace(belief=update_belief(state.belief, cue, intensity), outcomes=state.outcomes + 1)
+    surprise = surprise_of(state.belief, happened)
+    state = state._replace(outcomes=state.outcomes + 1)
+    if happened.told is None:
+        state = state._replace(belief=update_belief(state.belief, happened.cue, happened.intensity))
     index = None
-    if features is not None and state.composite.n >= MIN_PSEUDO:
+    if features is not None and readout is not None:
+        index = (readout.apply(features) - readout.b0) / readout.sigma
+    elif features is not None and state.composite.n >= MIN_PSEUDO:
         (mean,), (variance,) = state.composite.mean, state.composite.variance
         deviation = (_composite(state.null, features) - mean) / math.sqrt(variance + _LEAST_VARIANCE)
         index = min(max(deviation, -_CLIP), _CLIP)
@@ -146,10 +162,13 @@ def score(
         refusal = f"the null has {state.composite.n} of {MIN_PSEUDO} pseudo-events"
     if refusal or index is None:
         return state, Score(index, surprise, None, None, state.evidence, refusal)
-    expected = table.expected_offset + table.expected_gain * surprise
+    if readout is not None:
+        expected = readout.b1 * surprise / readout.sigma
+    else:
+        expected = table.expected_offset + table.expected_gain * surprise
     excess = index - expected
     evidence = min(max(0.0, state.evidence + excess - table.drift), _CEILING * table.threshold)
-    state = state._replace(evidence=evidence, window=(*state.window, event))
+    state = state._replace(evidence=evidence, window=(*state.window, happened.event))
     return state, Score(index, surprise, expected, excess, evidence, "")
 
 

@@ -17,12 +17,13 @@ from devices.clock import SystemClock
 from devices.time_to_zero import TimeToZero, time_to_zero
 from devices.units import NS_PER_S
 from loop import config as configuration
+from loop.calibration.errors import CalibrationError
 from loop.config import Config
 from loop.errors import LayoutError, SessionError
-from loop.estimator import Estimator
-from loop.events import Chunk, Incident, SegmentStart
+from loop.estimators.errors import EstimatorError
+from loop.events import Calibrated, Chunk, Incident, SegmentStart
 from loop.perception import Perception
-from loop.run import GuardProcess, open_source
+from loop.run import GuardProcess, build_estimator, calibration_text, open_source
 from loop.sources.errors import SourceError
 from loop.sources.lsl import LslSource
 
@@ -92,8 +93,8 @@ def _stream(config: Config, source: LslSource) -> Iterator[Finding]:
     for note in source.notes:
         yield Finding(item="stream", ok=None, detail=note)
     try:
-        estimator = Estimator(config, layout)
-    except LayoutError as error:
+        estimator = build_estimator(config, layout, calibration_text(config))
+    except (LayoutError, CalibrationError, EstimatorError) as error:
         yield Finding(item="layout", ok=False, detail=str(error))
         return
     fits = not (estimator.is_stand_in and config.session.arm == "closed_loop")
@@ -108,6 +109,8 @@ def _watch(config: Config, source: LslSource) -> Iterator[Finding]:
     """Listen for a few seconds: rate, age, faults of time, channels, units, markers."""
     clock = SystemClock()
     perception = Perception(config)
+    if text := calibration_text(config):
+        perception.take_calibration(Calibrated(t_ns=clock.now_ns(), text=text))
     start = SegmentStart(
         t_ns=clock.now_ns(), segment=1, layout=source.layout, source=source.info, clock_offset_ns=source.clock_offset_ns()
     )

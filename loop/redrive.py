@@ -10,8 +10,10 @@ import msgspec
 import numpy as np
 
 from loop import config as configuration
+from loop.calibration.errors import CalibrationError
 from loop.engine import Engine
 from loop.errors import LayoutError
+from loop.estimators.errors import EstimatorError
 from loop.events import Chunk, Features, Output, Playback, SourceInfo
 from loop.journal import Samples, encode_output
 from loop.raw_export import samples_from
@@ -175,7 +177,7 @@ def _compare(
             count.samples += len(step.event.stamps_ns)
         try:
             again = engine.step(step.event)
-        except LayoutError as error:
+        except (LayoutError, CalibrationError, EstimatorError) as error:
             return f"row {step.seq}: the estimator refuses the recorded layout: {error}"
         count.outputs += len(again)
         ends_here = not closed and step.seq + len(step.outputs) == last

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import importlib.metadata
 import os
 import platform
@@ -19,10 +20,13 @@ from devices import link, settings
 from devices.clock import SystemClock, VirtualClock
 from devices.link_socket import GuardClient, GuardUnreachableError, socket_path
 from loop import config as configuration
+from loop.calibration import file as calibration_file
+from loop.calibration.validity import check_date
 from loop.config import Config, ConfigError
 from loop.errors import SessionError
-from loop.estimator import Estimator
-from loop.events import Playback
+from loop.estimators import registry
+from loop.estimators.protocol import Estimator
+from loop.events import Layout, Playback
 from loop.inline_recorder import InlineRecorder
 from loop.live import LiveSession
 from loop.operator import OperatorLine
@@ -74,10 +78,13 @@ def play(
     ------
     LayoutError
         If the estimator cannot work on the source's channels.
+    CalibrationError
+        If the configured calibration cannot be read, or does not fit.
     JournalError
         If the file cannot be written.
     """
-    Estimator(config, playback.layout)
+    calibration = calibration_text(config)
+    build_estimator(config, playback.layout, calibration)
     where = path if path is not None else new_path(config, mode)
     clock = VirtualClock()
     # Nothing of this machine or moment goes into the record of a virtual session: the same inputs give the same bytes.
@@ -85,11 +92,27 @@ def play(
     recorder = InlineRecorder(where, meta, clock)
     try:
         chunk_s = SIMULATE_CHUNK_S if mode == "simulate" else REPLAY_CHUNK_S
-        session = VirtualSession(config, playback, recorder, clock, meta.session, chunk_s=chunk_s)
+        session = VirtualSession(config, playback, recorder, clock, meta.session, chunk_s=chunk_s, calibration=calibration)
         session.run(progress, stop)
     finally:
         recorder.close()
     return Played(where, session.limits)
+
+
+def calibration_text(config: Config) -> str:
+    """Text of the configured calibration file, empty where none is configured. Raises CalibrationError."""
+    return calibration_file.encode(calibration_file.load(config.estimator.calibration)) if config.estimator.calibration else ""
+
+
+def build_estimator(config: Config, layout: Layout, calibration: str) -> Estimator:
+    """The session's estimator, as the engine will build it: to refuse early what cannot work.
+
+    Raises
+    ------
+    LayoutError, CalibrationError, EstimatorError
+    """
+    parsed = calibration_file.decode(calibration) if calibration else None
+    return registry.find(config.estimator.kind).build(config, layout, parsed)
 
 
 def new_path(config: Config, mode: Mode) -> Path:
@@ -252,14 +275,17 @@ def live(config: Config, path: Path | None, screen: Screen, operator: OperatorLi
 
     Raises
     ------
-    SourceError, LayoutError, SessionError, JournalError
+    SourceError, LayoutError, CalibrationError, SessionError, JournalError
         If anything needed is missing; nothing has flowed then.
     """
     from loop.outlets import Outlets
 
     clock = SystemClock()
     with open_source(config) as source:
-        estimator = Estimator(config, source.layout)
+        calibration = calibration_text(config)
+        if calibration and not source.info.simulated:
+            check_date(calibration_file.decode(calibration), dt.datetime.now(tz=dt.UTC).date(), config.session.participant)
+        estimator = build_estimator(config, source.layout, calibration)
         if estimator.is_stand_in and config.session.arm == "closed_loop":
             raise SessionError(
                 f"closed_loop needs PO9 and PO10, which this stream lacks ({estimator.name}); name a pair in [estimator] "
@@ -285,6 +311,7 @@ def live(config: Config, path: Path | None, screen: Screen, operator: OperatorLi
                 screen,
                 clock,
                 Outlets(name, config.source.reach),
+                calibration,
             )
             session.run()
         finally:

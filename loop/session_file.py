@@ -27,6 +27,7 @@ MAX_ROW_BYTES: Final = 64 * 1024 * 1024
 OPENED: Final = "opened"
 CLOSED: Final = "closed"
 INPUT_KINDS: Final = (
+    "calibration",
     "chunk",
     "segment",
     "marker",

@@ -20,6 +20,7 @@ from loop.config import Config, guard_settings
 from loop.engine import TICK_NS, Engine
 from loop.events import (
     Block,
+    Calibrated,
     Chunk,
     Device,
     Input,
@@ -76,16 +77,27 @@ class VirtualSession:
         Name of the session, for the guard's settings.
     chunk_s : float
         Length of a chunk.
+    calibration : str
+        Text of the calibration file; empty for none.
     """
 
     def __init__(
-        self, config: Config, playback: Playback, recorder: Recorder, clock: VirtualClock, session: str, *, chunk_s: float
+        self,
+        config: Config,
+        playback: Playback,
+        recorder: Recorder,
+        clock: VirtualClock,
+        session: str,
+        *,
+        chunk_s: float,
+        calibration: str = "",
     ) -> None:
         self._config = config
         self._playback = playback
         self._recorder = recorder
         self._clock = clock
         self._engine = Engine(config)
+        self._calibration = calibration
         self._inbox: deque[link.FromGuard] = deque()
         self._guard: GuardCore | None = None
         self._model: StimulatorModel | None = None
@@ -136,6 +148,8 @@ class VirtualSession:
         total = playback.n_samples
         total_s = None if total is None else total / playback.layout.sfreq_hz
         limit_s = self._config.session.duration_s
+        if self._calibration:
+            self._feed(Calibrated(t_ns=0, text=self._calibration))
         self._feed(SegmentStart(t_ns=0, segment=1, layout=playback.layout, source=playback.info, clock_offset_ns=0))
         next_progress_ns, stopping = 0, False
         while not engine.finished:

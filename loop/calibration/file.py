@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import math
 from collections.abc import Mapping
@@ -20,7 +19,6 @@ from loop.readout import Readout
 
 VERSION: Final = 1
 MAX_BYTES: Final = 16_000_000
-LASTS_DAYS: Final = 30
 
 Float64s = npt.NDArray[np.float64]
 
@@ -173,23 +171,6 @@ def check_fit(calibration: Calibration, layout: Layout, estimator: str, excluded
         raise CalibrationError(
             f"the calibration left out {_names(calibration.excluded)}, this session leaves out {_names(excluded)} "
             "(`channels.bad`, `channels.pads`); calibrate with the pads where they will be"
-        )
-
-
-def check_date(calibration: Calibration, today: dt.date, participant: str) -> None:
-    """Refuse a calibration that has expired or is somebody else's; for sessions with a living participant.
-
-    Raises
-    ------
-    CalibrationError
-    """
-    if calibration.participant != participant:
-        raise CalibrationError(
-            f"the calibration is of participant {calibration.participant}, this session is of {participant}; use their own"
-        )
-    if today > dt.date.fromisoformat(calibration.expires):
-        raise CalibrationError(
-            f"the calibration of {calibration.created} expired on {calibration.expires}; calibrate anew (caps and skin change)"
         )
 
 

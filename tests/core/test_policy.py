@@ -10,7 +10,8 @@ import pytest
 
 from loop import policy
 from loop.config import PolicyTable
-from loop.policy import MIN_PSEUDO, Null, PolicyState, judge, score, start_sense, take_pseudo
+from loop.policy import MIN_PSEUDO, Happened, Null, PolicyState, judge, score, start_sense, take_pseudo
+from loop.readout import Readout
 
 TABLE = PolicyTable(
     threshold=8.0,
@@ -31,7 +32,7 @@ def play(state: PolicyState, values: list[float]) -> tuple[PolicyState, list[flo
     """Score one valid outcome a value; returns the evidence after each."""
     evidence = []
     for event, value in enumerate(values, start=1):
-        state, said = score(TABLE, state, event, "", 0.5, (value,), "")
+        state, said = score(TABLE, state, Happened(event, "", 0.5), (value,), "")
         evidence.append(said.evidence)
     return state, evidence
 
@@ -43,7 +44,7 @@ def test_the_cusum_is_what_hand_work_gives() -> None:
 
 def test_what_the_normative_learner_expects_is_taken_off_first() -> None:
     table = msgspec.structs.replace(TABLE, expected_offset=0.5, expected_gain=2.0)
-    _, said = score(table, PLAIN, 1, "H", 1.0, (3.0,), "")
+    _, said = score(table, PLAIN, Happened(1, "H", 1.0), (3.0,), "")
     assert said.surprise == 0.5
     assert said.expected == pytest.approx(1.5)
     assert said.index == pytest.approx(3.0)
@@ -80,7 +81,7 @@ def test_nothing_is_wanted_before_the_window_has_its_outcomes() -> None:
 
 def test_an_outcome_that_is_refused_moves_no_evidence_but_teaches_the_learner() -> None:
     before = PLAIN._replace(evidence=3.0, window=(1,))
-    after, said = score(TABLE, before, 2, "H", 1.0, (4.0,), "overlaps HOLD")
+    after, said = score(TABLE, before, Happened(2, "H", 1.0), (4.0,), "overlaps HOLD")
     assert (said.reason, said.evidence, said.excess) == ("overlaps HOLD", 3.0, None)
     assert (after.evidence, after.window) == (3.0, (1,))
     assert dict(after.belief) == {"H": 0.625}
@@ -101,7 +102,7 @@ def test_an_outcome_that_is_refused_moves_no_evidence_but_teaches_the_learner() 
 def test_without_features_or_null_an_outcome_is_no_evidence_and_says_why(
     state: PolicyState, features: tuple[float, ...] | None, reason: str
 ) -> None:
-    after, said = score(TABLE, state, 1, "", 0.5, features, "")
+    after, said = score(TABLE, state, Happened(1, "", 0.5), features, "")
     assert said.reason == reason
     assert said.index is None
     assert after.window == ()
@@ -109,14 +110,43 @@ def test_without_features_or_null_an_outcome_is_no_evidence_and_says_why(
 
 def test_the_learner_is_rescorla_wagner_with_rate_a_quarter() -> None:
     belief: tuple[tuple[str, float], ...] = ()
-    assert policy.surprise_of(belief, "H", 1.0) == 0.5
+    assert policy.surprise_of(belief, Happened(1, "H", 1.0)) == 0.5
     for expected in (0.625, 0.71875, 0.7890625):
         belief = policy.update_belief(belief, "H", 1.0)
         assert dict(belief)["H"] == expected
     belief = policy.update_belief(belief, "L", 0.0)
     assert belief == (("H", 0.7890625), ("L", 0.375))
-    assert policy.surprise_of(belief, "L", 1.0) == 0.625
-    assert policy.surprise_of(belief, "never seen", 0.0) == 0.5
+    assert policy.surprise_of(belief, Happened(1, "L", 1.0)) == 0.625
+    assert policy.surprise_of(belief, Happened(1, "never seen", 0.0)) == 0.5
+
+
+def test_what_a_cue_states_is_believed_and_nothing_is_learned_from_it() -> None:
+    happened = Happened(1, "P75/I2", 1.0, told=0.75)
+    assert policy.surprise_of((("P75/I2", 0.1),), happened) == 0.25
+    after, said = score(TABLE, PLAIN, happened, (1.0,), "")
+    assert said.surprise == 0.25
+    assert after.belief == ()
+
+
+def test_a_readout_takes_the_place_of_the_null() -> None:
+    fitted = Readout(
+        names=("f",),
+        median=(0.0,),
+        scale=(2.0,),
+        weights=(0.4,),
+        intercept=0.3,
+        sigma=0.5,
+        b0=0.1,
+        b1=1.0,
+        n_trials=80,
+        r_cv=0.4,
+    )
+    after, said = score(TABLE, PolicyState(), Happened(1, "H", 1.0), (1.0,), "", fitted)
+    # E = .3 + .4 * .5 = .5; in units of sigma above b0: .8; a surprise of .5 accounts for 1.0 of them.
+    assert said.index == pytest.approx(0.8)
+    assert said.expected == pytest.approx(1.0)
+    assert said.excess == pytest.approx(-0.2)
+    assert after.evidence == 0.0
 
 
 def test_the_null_has_the_moments_of_what_it_was_given() -> None:
@@ -148,7 +178,7 @@ def test_the_index_of_null_draws_has_mean_zero_and_deviation_one() -> None:
     for row in draws:
         features = tuple(row.tolist())
         if state.composite.n >= 300:
-            said = score(TABLE, state, 1, "", 0.5, features, "")[1]
+            said = score(TABLE, state, Happened(1, "", 0.5), features, "")[1]
             assert said.index is not None
             index.append(said.index)
         state = take_pseudo(state, features)
@@ -159,14 +189,14 @@ def test_the_index_of_null_draws_has_mean_zero_and_deviation_one() -> None:
 def test_one_wild_stream_cannot_carry_the_composite_beyond_its_clip() -> None:
     null = Null(100, (0.0,) * 4, (1.0,) * 4)
     state = PolicyState(null=null, composite=Null(100, (0.0,), (1.0,)))
-    _, said = score(TABLE, state, 1, "", 0.5, (1e300, 0.0, 0.0, 0.0), "")
+    _, said = score(TABLE, state, Happened(1, "", 0.5), (1e300, 0.0, 0.0, 0.0), "")
     assert said.index == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(("feature", "index"), [(1e300, 4.0), (2.5, 4.0), (1.5, 3.0), (-1.5, -3.0), (-2.5, -4.0)])
 def test_the_index_is_clipped_at_four_deviations(feature: float, index: float) -> None:
     state = PLAIN._replace(composite=Null(100, (0.0,), (0.25,)))
-    _, said = score(TABLE, state, 1, "", 0.5, (feature,), "")
+    _, said = score(TABLE, state, Happened(1, "", 0.5), (feature,), "")
     assert said.index == pytest.approx(index)
     assert said.excess == said.index
     assert said.evidence == pytest.approx(max(0.0, index - TABLE.drift))
@@ -175,11 +205,11 @@ def test_the_index_is_clipped_at_four_deviations(feature: float, index: float) -
 def test_nothing_is_mutated_and_the_same_question_has_the_same_answer() -> None:
     before = PLAIN._replace(belief=(("H", 0.7),), window=(1,), evidence=2.0)
     copy = PolicyState(*before)
-    first = score(TABLE, before, 2, "H", 1.0, (2.0,), "")
+    first = score(TABLE, before, Happened(2, "H", 1.0), (2.0,), "")
     take_pseudo(before, (9.0,))
     judge(TABLE, before)
     assert before == copy
-    assert score(TABLE, before, 2, "H", 1.0, (2.0,), "") == first
+    assert score(TABLE, before, Happened(2, "H", 1.0), (2.0,), "") == first
 
 
 def run_lengths(threshold: float, runs: int) -> tuple[float, float]:
@@ -191,7 +221,7 @@ def run_lengths(threshold: float, runs: int) -> tuple[float, float]:
         state, n = PLAIN._replace(window=(1, 2, 3)), 0
         while judge(table, state).wanted == "closed":
             n += 1
-            state = score(table, state, n, "", 0.5, (next(draws),), "")[0]._replace(window=(1, 2, 3))
+            state = score(table, state, Happened(n, "", 0.5), (next(draws),), "")[0]._replace(window=(1, 2, 3))
         lengths.append(n)
     return float(np.mean(lengths)), float(np.std(lengths) / np.sqrt(len(lengths)))
 

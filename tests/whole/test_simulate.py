@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from whole_quick import QUICK
 
 import loop
 from devices import link
@@ -22,8 +23,6 @@ def test_two_runs_give_the_same_file(quick: Config, simulated: Path, tmp_path: P
 
 
 def test_another_seed_gives_another_file(simulated: Path, tmp_path: Path) -> None:
-    from conftest import QUICK
-
     again = tmp_path / "again.sqlite"
     loop.simulate(loop.load_config("simulate", [*QUICK, "patient.seed=2"]), out=again).close()
     assert again.read_bytes() != simulated.read_bytes()
@@ -91,8 +90,6 @@ def test_the_record_says_how_to_make_the_patient_again(quick: Config, simulated:
 
 @pytest.mark.parametrize("arm", ["open_loop", "feedback_only"])
 def test_the_other_arms_do_what_they_are_called(arm: str, tmp_path: Path) -> None:
-    from conftest import QUICK
-
     config = loop.load_config("simulate", [*QUICK, f"session.arm='{arm}'", "session.duration_s=70"])
     with loop.simulate(config, out=tmp_path / "arm.sqlite") as session:
         opened = [change for change in session.gates if change.after == "RAMP_UP"]
