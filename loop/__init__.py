@@ -2,9 +2,11 @@
 
 Examples
 --------
->>> import loop                                                    # doctest: +SKIP
->>> session = loop.simulate(duration_s=300)                        # doctest: +SKIP
->>> session.outcomes[-1].evidence                                  # doctest: +SKIP
+>>> import loop
+>>> config = loop.load_config("simulate", ["session.duration_s=20", "patient.rest_s=0"])
+>>> with loop.simulate(config, out="short.sqlite") as session:
+...     session.outcomes[-1].reason
+'the null has 0 of 30 pseudo-events'
 """
 
 from __future__ import annotations

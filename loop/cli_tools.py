@@ -9,10 +9,11 @@ from typing import Annotated, Any
 import msgspec
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from loop.cli import ConfigOption, Exit, JsonOption, SetOption, configured
-from loop.config import ConfigError
+from loop.config import Config, ConfigError
 
 mock = typer.Typer(
     help="Stand-ins for hardware, so that cereloop and other software can be tested without it.", no_args_is_help=True
@@ -27,22 +28,29 @@ def register(app: typer.Typer) -> None:
 
 
 def check(
+    recording: Annotated[
+        Path | None, typer.Argument(metavar="[RECORDING]", help="Look through a recording instead of a live set-up.")
+    ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     port: Annotated[str | None, typer.Option(help="Serial port of the stimulator.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Look at stream, layout, clock, device, limits, impedance and disk before anybody arms.
+    """Look at stream, layout, clock, device, limits, impedance and disk before anybody arms; or at a recording's markers.
 
-    Prints how long the current takes to zero after each kind of fault with this device. Makes no current.
+    For a live set-up it prints how long the current takes to zero after each kind of fault with this device. Makes no current.
+    For a recording it says which markers are missing for replay, closed loop, calibration and harm guard.
 
-    Example: `cereloop check --config configs/live-mock.toml`
+    Example: `cereloop check --config configs/live-mock.toml` or `cereloop check pilot-01_raw.fif`
     """
+    if recording is not None:
+        _check_recording(recording, configured(config, "replay", overrides, {"source.path": str(recording)}), as_json)
+        return
     from devices.time_to_zero import TimeToZero
     from loop.preflight import Finding, Preflight, preflight
 
     if config is None:
-        raise ConfigError("check needs --config FILE.toml: the configuration of the session to come")
+        raise ConfigError("check needs --config FILE.toml (the session to come) or a recording to look through")
     chosen = configured(config, "live", overrides, {"device.port": port})
     console = Console()
     findings: list[Finding] = []
@@ -52,7 +60,7 @@ def check(
             findings.append(item)
             if not as_json:
                 mark = {True: "[green]ok  [/]", False: "[red]STOP[/]", None: "note"}[item.ok]
-                console.print(f"{mark} {item.item:<10}{item.detail}", highlight=False, soft_wrap=True)
+                console.print(f"{mark} {item.item:<10}{escape(item.detail)}", highlight=False, soft_wrap=True)
         else:
             rows.append(item)
     result = Preflight(findings=findings, time_to_zero=rows)
@@ -68,6 +76,21 @@ def check(
             table.add_row(row.cause, f"S{int(row.stop_class)}", bound)
         console.print(table)
     if not result.ready:
+        raise typer.Exit(Exit.NOT_WELL)
+
+
+def _check_recording(path: Path, config: Config, as_json: bool) -> None:
+    from loop.marker_check import check_recording
+
+    findings = check_recording(path, config)
+    if as_json:
+        typer.echo(msgspec.json.encode(findings).decode())
+    else:
+        console = Console()
+        for finding in findings:
+            mark = {"ok": "[green]ok     [/]", "missing": "[red]missing[/]", "note": "note   "}[finding.state]
+            console.print(f"{mark} {finding.use:<12}{escape(finding.detail)}", highlight=False, soft_wrap=True)
+    if any(finding.state == "missing" for finding in findings):
         raise typer.Exit(Exit.NOT_WELL)
 
 

@@ -134,6 +134,11 @@ class Perception:
         """The calibration's readout; None without a calibration."""
         return self._estimator.readout if self._estimator is not None else None
 
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """Names of the event features; empty before the first segment."""
+        return self._estimator.learned if self._estimator is not None else ()
+
     def take_calibration(self, event: Calibrated) -> None:
         """Note the calibration that the first segment's estimator shall use. Raises CalibrationError."""
         self._calibration = calibration_file.decode(event.text)

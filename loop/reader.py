@@ -327,7 +327,11 @@ class Session:
         return report
 
     def to_raw(self, source: Samples | None = None, segment: int | None = None) -> mne.io.RawArray:
-        """The recorded EEG as an MNE object; see `loop.raw_export.to_raw`."""
-        from loop.raw_export import to_raw
+        """The recorded EEG as an MNE object; see `loop.raw_export.to_raw`.
 
-        return to_raw(self, source, segment)
+        Samples that the session does not store come from its own source, a recording or a patient, unless `source` is given.
+        """
+        from loop.raw_export import to_raw
+        from loop.redrive import samples_of
+
+        return to_raw(self, source if source is not None else samples_of(self), segment)

@@ -102,7 +102,7 @@ def decode(text: str | bytes, where: str = "calibration") -> Calibration:
         raise CalibrationError(f"{where}: not a calibration file: {error}; make one with `cereloop calibrate`") from error
     if calibration.version != VERSION:
         raise CalibrationError(f"{where}: has format {calibration.version}, this software reads {VERSION}; calibrate anew")
-    if calibration.layout.digest != calibration.layout_sha256:
+    if montage_digest(calibration.layout) != calibration.layout_sha256:
         raise CalibrationError(f"{where}: its layout and the layout's hash do not fit each other; calibrate anew")
     for name, array in calibration.rest.coefficients.items():
         if math.prod(array.shape) != len(array.values) or not np.isfinite(array.values).all():
@@ -151,6 +151,15 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def montage_digest(layout: Layout) -> str:
+    """SHA-256 over labels, their order and the rate: what a calibration is tied to.
+
+    Units are left out: samples are brought to microvolts before a calibration sees them, so that one made from a file serves
+    the stream of the same cap.
+    """
+    return hashlib.sha256(msgspec.json.encode((layout.labels, layout.sfreq_hz))).hexdigest()
+
+
 def check_fit(calibration: Calibration, layout: Layout, estimator: str, excluded: tuple[str, ...]) -> None:
     """Refuse a calibration that belongs to another estimator, stream or montage.
 
@@ -163,7 +172,7 @@ def check_fit(calibration: Calibration, layout: Layout, estimator: str, excluded
         raise CalibrationError(
             f"the calibration was made for estimator {calibration.estimator}, this session uses {estimator}; calibrate anew"
         )
-    if calibration.layout_sha256 != layout.digest:
+    if calibration.layout_sha256 != montage_digest(layout):
         raise CalibrationError(
             f"the calibration does not fit this stream: {_difference(calibration.layout, layout)}; calibrate with this cap"
         )
@@ -182,8 +191,7 @@ def _difference(had: Layout, has: Layout) -> str:
         more = [label for label in has.labels if label not in had.labels]
         if missing or more:
             return f"missing here: {_names(missing)}; new here: {_names(more)}"
-        return "the channels come in another order"
-    return "the channels have other units"
+    return "the channels come in another order"
 
 
 def _names(labels: tuple[str, ...] | list[str] | Mapping[str, str]) -> str:

@@ -41,9 +41,11 @@ def test_the_top_level_is_exactly_what_it_should_be() -> None:
     assert {name for name in top if not name.startswith(".")} == allowed
 
 
-@pytest.mark.parametrize("module", ["loop.api"])
-def test_the_documented_examples_run(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("module", "examples"), [("loop.api", 10), ("loop", 3)])
+def test_the_documented_examples_run(
+    module: str, examples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     result = doctest.testmod(__import__(module, fromlist=["_"]), optionflags=doctest.ELLIPSIS)
-    assert result.attempted >= 10
+    assert result.attempted >= examples
     assert result.failed == 0
