@@ -72,6 +72,11 @@ def sloped(exponent: float, sfreq_hz: float) -> Float64s:
     return unit_power(np.array(sections))
 
 
+def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Float64s:
+    """Normal numbers, drawn in single precision: twice as fast, and finer than the converter by far."""
+    return rng.standard_normal(shape, dtype=np.float32).astype(np.float64)
+
+
 def gaussian(t_s: Float64s, centre_s: float, sd_s: float) -> Float64s:
     """Bell of height 1."""
     return np.asarray(np.exp(-0.5 * ((t_s - centre_s) / sd_s) ** 2), dtype=np.float64)
@@ -184,13 +189,13 @@ class Generator:
         n, rng, s = self._n, self._rng, self._settings
         eeg = self._pink(rng["own"].standard_normal((2, n))).T @ self._own
         if s.background_uv > 0.0:
-            eeg += self._slope(rng["brain"].standard_normal((_N_DIPOLES, n))).T @ self._brain
+            eeg += self._slope(_normal(rng["brain"], (_N_DIPOLES, n))).T @ self._brain
         if s.alpha_uv > 0.0:
             alpha = self._alpha(rng["alpha"].standard_normal(n))
             waxing = self._waxing(rng["alpha"].standard_normal(n))
             eeg += (alpha * np.exp(0.5 * waxing - 0.25))[:, None] * self._visual
         if s.sensor_uv > 0.0:
-            eeg += s.sensor_uv * rng["sensor"].standard_normal(eeg.shape)
+            eeg += s.sensor_uv * _normal(rng["sensor"], eeg.shape)
         muscle = np.zeros((3, n))
         if s.muscle_uv > 0.0:
             muscle = self._muscular(rng["muscle"].standard_normal((3, n)))

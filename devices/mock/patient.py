@@ -160,6 +160,7 @@ class Patient:
         )
         self._block_first = 0
         self._block = self._generator.next()
+        self._artefact: tuple[Float64s, Float64s] | None = None
         self._pending: list[tuple[int, Float64s]] = []
         self._position = 0
         self._fast = self._slow = self._crept = 0.0
@@ -243,6 +244,7 @@ class Patient:
     def _turn_page(self) -> None:
         self._block_first += len(self._block.eeg)
         self._block = self._generator.next()
+        self._artefact = None
         pending, self._pending = self._pending, []
         for first, part in pending:
             self._add(first, part)
@@ -344,16 +346,27 @@ class Patient:
         crept = self._let_current_act(stop - first, current_ua)
         if crept is not None:
             ma = current_ua / 1000.0
-            offset = ma + _CREEP * crept
-            near = ma * (15.0 * self._block.heart[a:b] + 20.0 * self._block.breath[a:b])
-            near += 2.0 * abs(ma) * self._block.contact[a:b]
-            eeg = eeg + offset[:, None] * self._offset_uv_per_ma
-            eeg += near[:, None] * self._beside_pad
-            eeg += (0.1 * abs(ma) * self._block.blink[a:b])[:, None] * self._generator.blink_topography
-        steps = np.rint(eeg * _STEPS_PER_UV)
-        np.clip(steps, -self.settings.rail_uv * _STEPS_PER_UV, self.settings.rail_uv * _STEPS_PER_UV, out=steps)
+            if self._artefact is None:
+                self._artefact = self._per_ma()
+            signed, unsigned = self._artefact
+            eeg = eeg + (ma + _CREEP * crept)[:, None] * self._offset_uv_per_ma
+            eeg += ma * signed[a:b]
+            eeg += abs(ma) * unsigned[a:b]
+        steps = eeg * _STEPS_PER_UV
+        np.rint(steps, out=steps)
+        rail = self.settings.rail_uv * _STEPS_PER_UV
+        np.minimum(steps, rail, out=steps)
+        np.maximum(steps, -rail, out=steps)
         steps /= _STEPS_PER_UV
         return steps
+
+    def _per_ma(self) -> tuple[Float64s, Float64s]:
+        """What a milliampere adds over this block (n, n_channels): what turns with its sign, and what does not."""
+        block = self._block
+        signed = (15.0 * block.heart + 20.0 * block.breath)[:, None] * self._beside_pad
+        unsigned = (2.0 * block.contact)[:, None] * self._beside_pad
+        unsigned += (0.1 * block.blink)[:, None] * self._generator.blink_topography
+        return signed, unsigned
 
     def _let_current_act(self, n: int, current_ua: float) -> Float64s | None:
         """Step the effects sample by sample; the crept offset (n,) in mA, None where no current ever flowed."""

@@ -165,7 +165,14 @@ class Live(Child):
         def has_code(line: str) -> bool:
             return "code" in json.loads(line)
 
-        self.send(f"arm {json.loads(self.line(has_code))['code']}")
+        code = json.loads(self.line(has_code))["code"]
+        # Faster than any operator: the guard may not have read the device back yet, and then says so.
+        for _ in range(20):
+            self.send(f"arm {code}")
+            answer = self.line(lambda line: '"after":"SENSE"' in line or "does not confirm zero" in line)
+            if "does not confirm zero" not in answer:
+                return
+        raise AssertionError("the device never confirmed zero current")
 
     def reset(self) -> None:
         """Reset at confirmed zero, again where the guard has not confirmed it yet; then arm."""
