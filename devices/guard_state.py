@@ -24,7 +24,7 @@ GARBAGE_ALLOWED: Final = 3
 NEVER: Final = -(1 << 62)
 """A time before every other: 'has not happened'."""
 
-_CODE_LETTERS: Final = "ACDEFHJKLMNPRTUVWXY3479"
+_CODE_LETTERS: Final = "ACDEFHJKLMNPRTUVWY3479"
 
 
 class Phase(enum.StrEnum):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import selectors
@@ -25,6 +26,7 @@ from devices.guard_state import ZERO_UA, Phase
 from devices.stimulator import StopClass
 
 SUFFIX: Final = ".sock"
+_LONGEST_NAME: Final = 40
 STOP_TIMEOUT_S: Final = 1.0
 _RETRY_S: Final = 0.02
 _MAX_PACKETS_A_READ: Final = 256
@@ -78,7 +80,10 @@ def check_directory(path: Path) -> None:
 
 def socket_path(session: str) -> Path:
     """Where the guard of `session` listens; a name that a file cannot bear is reduced to letters and digits."""
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", session)[:40].strip("-") or "session"
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", session).strip("-") or "session"
+    if len(name) > _LONGEST_NAME:
+        # A socket's path has room for about a hundred characters; what is cut off still tells two sessions apart.
+        name = f"{name[:_LONGEST_NAME - 9]}-{hashlib.sha256(session.encode()).hexdigest()[:8]}"
     return runtime_directory() / f"{name}{SUFFIX}"
 
 

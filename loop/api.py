@@ -73,13 +73,10 @@ def simulate(config: Config | None = None, *, out: str | Path | None = None) -> 
     ...     len(session.features.t_ns) > 2900
     True
     """
-    from loop.config import ConfigError
-    from loop.sources.patient import PatientPlayback
+    from loop.sources.patient import patient_for
 
     chosen = config if config is not None else load_config("simulate")
-    if chosen.patient is None:
-        raise ConfigError("key `patient` is missing: simulate needs a [patient] table")
-    played = play(chosen, PatientPlayback(chosen.patient), "simulate", _path(out))
+    played = play(chosen, patient_for(chosen), "simulate", _path(out))
     return Session.open(played.path)
 
 

@@ -89,7 +89,7 @@ def simulate(
     Example: `cereloop simulate --seed 3 --duration 600`
     """
     from loop.run import play
-    from loop.sources.patient import PatientPlayback
+    from loop.sources.patient import patient_for
 
     more: dict[str, object] = {
         "patient.seed": seed,
@@ -98,9 +98,7 @@ def simulate(
         "session.arm": arm,
     }
     chosen = configured(config, "simulate", overrides, more)
-    if chosen.patient is None:
-        raise ConfigError("key `patient` is missing: simulate needs a [patient] table")
-    playback = PatientPlayback(chosen.patient)
+    playback = patient_for(chosen)
     with stop_flag() as stopped, progress_bar("simulating", as_json) as progress:
         played = play(chosen, playback, "simulate", out, progress, stopped)
     rate_hz = playback.layout.sfreq_hz
@@ -308,9 +306,10 @@ def _options(
 
 def main() -> None:
     """Run the command line; bad input ends in one sentence, never in a traceback."""
-    from loop.cli_tools import register
+    from loop import cli_estimate, cli_tools
 
-    register(app)
+    cli_tools.register(app)
+    cli_estimate.register(app)
     try:
         app()
     except (ConfigError, LayoutError, CalibrationError, EstimatorError) as error:

@@ -92,21 +92,18 @@ class ChannelsTable(_Table, frozen=True):
 class EstimatorTable(_Table, frozen=True):
     """Which estimator, and how it is set up.
 
-    `kind` is a name that ``cereloop estimators`` lists, `calibration` a file that ``cereloop calibrate`` wrote. Without one,
+    `kind` is a name that ``cereloop estimators`` lists, `calibration` a file that ``cereloop calibrate`` wrote; `forward` the
+    participant's own forward solution (``*-fwd.fif``) for making one, empty for a sphere. Without a calibration,
     `left` and `right` are the channels of the average-referenced fallback; empty: the best pair that the cap has, which the
-    output names. Each stage can be switched off alone: regression on muscle activity (K4), marker-driven basis (K5), forward
-    model (K6), innovation statistics (K7).
+    output names.
     """
 
     kind: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,63}\Z")] = "posterior_fossa"
     calibration: str = ""
+    forward: str = ""
     left: str = ""
     right: str = ""
     warmup_s: Annotated[float, Meta(ge=1.0, le=30.0)] = 3.0
-    muscle_regression: bool = True
-    basis: bool = True
-    forward_model: bool = True
-    innovation: bool = True
 
 
 class PolicyTable(_Table, frozen=True):
@@ -114,8 +111,8 @@ class PolicyTable(_Table, frozen=True):
 
     Each outcome adds ``index - expected_offset - expected_gain * surprise - drift`` (standard deviations), never below
     zero; with a calibration what is expected comes from its readout. The gate is wanted open at `threshold`, closed again at
-    `release`, on at least `min_outcomes` valid outcomes of this SENSE window. Between two gates lie at least `refractory_s`; current flows at most `max_duty` of any
-    `duty_window_s`.
+    `release`, on at least `min_outcomes` valid outcomes of this SENSE window. Between two gates lie at least `refractory_s`;
+    current flows at most `max_duty` of any `duty_window_s`.
     """
 
     threshold: Annotated[float, Meta(gt=0.0, le=100.0)]
@@ -291,7 +288,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"override `{override}`: expected TABLE.KEY=VALUE, for example policy.threshold=6")
     try:
         parsed = tomllib.loads(f"value = {value.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         parsed = value.strip()
     node: Any = tree
     for part in parts[:-1]:

@@ -197,14 +197,34 @@ class LiveSession:
             self._watch_record()
             if now_ns >= offset_ns and self._connected:
                 offset_ns = now_ns + _OFFSET_EVERY_NS
-                self._feed(ClockOffset(t_ns=self._clock.now_ns(), offset_ns=self._source.clock_offset_ns()))
+                self._measure_clock()
             if now_ns >= status_ns:
                 status_ns = now_ns + _STATUS_EVERY_NS
                 self._show_status()
 
     # ---- source
 
+    def _measure_clock(self) -> None:
+        try:
+            offset_ns = self._source.clock_offset_ns()
+        except SourceLostError as error:
+            self._lose_stream(error)
+        except SourceError:
+            return  # Measured again in a few seconds; the last offset stays.
+        else:
+            self._feed(ClockOffset(t_ns=self._clock.now_ns(), offset_ns=offset_ns))
+
+    def _lose_stream(self, error: SourceError) -> None:
+        self._connected = False
+        self._feed(SourceLost(t_ns=self._clock.now_ns(), reason=str(error)))
+        threading.Thread(target=self._reopen, name="reconnect", daemon=True).start()
+
     def _start_segment(self) -> None:
+        try:
+            offset_ns = self._source.clock_offset_ns()
+        except SourceError as error:
+            self._lose_stream(error)
+            return
         self._segment += 1
         self._connected = True
         event = SegmentStart(
@@ -212,7 +232,7 @@ class LiveSession:
             segment=self._segment,
             layout=self._source.layout,
             source=self._source.info,
-            clock_offset_ns=self._source.clock_offset_ns(),
+            clock_offset_ns=offset_ns,
         )
         self._feed(event)
 
@@ -232,9 +252,7 @@ class LiveSession:
             pulled = self._source.pull(max(timeout_s, 0.0))
             markers = self._source.pull_markers()
         except SourceLostError as error:
-            self._connected = False
-            self._feed(SourceLost(t_ns=self._clock.now_ns(), reason=str(error)))
-            threading.Thread(target=self._reopen, name="reconnect", daemon=True).start()
+            self._lose_stream(error)
             return
         for stamp_ns, text in markers:
             self._feed(Marker(t_ns=self._clock.now_ns(), stamp_ns=stamp_ns, text=text))
@@ -289,10 +307,10 @@ class LiveSession:
             self._screen.say(f"guard {report.phase}: {report.reason}; r resets it, then a arms again", guard=report.phase)
 
     def _hear_operator(self) -> None:
-        for name in self._signals:
+        while self._signals:
+            name = self._signals.pop(0)
             self._screen.say(f"{name}: ramping down, then the session file is closed; x cuts at once")
             self._act("stop", f"stopped by {name}")
-        self._signals.clear()
         for act in self._operator.read():
             match act.action:
                 case "help":

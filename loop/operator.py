@@ -39,6 +39,7 @@ class OperatorLine:
         self._saved: list[Any] | None = None
         self._held = ""
         self._typing_code = False
+        self._escape = ""
         with contextlib.suppress(OSError, ValueError):
             self._fd = stream.fileno()
         if self._fd >= 0 and os.isatty(self._fd):
@@ -85,6 +86,8 @@ class OperatorLine:
     def _keys(self, text: str) -> list[Act]:
         acts: list[Act] = []
         for key in text:
+            if self._swallow(key):
+                continue
             if self._typing_code:
                 acts.extend(self._code_key(key))
             elif key == "a":
@@ -96,20 +99,32 @@ class OperatorLine:
                 acts.append(Act("help"))
         return acts
 
+    def _swallow(self, key: str) -> bool:
+        """Whether a character belongs to an escape sequence: an arrow key is no command, whatever letter it ends in."""
+        before, self._escape = self._escape, ""
+        if key == "\x1b":
+            self._escape = key
+            self._held, self._typing_code = "", False
+        elif before == "\x1b" and key in "[O":
+            self._escape = key
+        elif before == "[" and not "@" <= key <= "~":
+            self._escape = before
+        else:
+            return before in ("[", "O")
+        return True
+
     def _code_key(self, key: str) -> list[Act]:
         if key in "\r\n":
             code, self._held, self._typing_code = self._held, "", False
             return [Act("arm", code.upper())] if code else []
-        if key == "\x1b":
-            self._held, self._typing_code = "", False
-        elif key in "\x7f\b":
+        if key in "\x7f\b":
             self._held = self._held[:-1]
-        elif key.isalnum() and len(self._held) < _LONGEST_LINE:
-            self._held += key
-        elif key == "!":
-            # Nobody in need should have to leave the code prompt first.
+        elif key in "!xX":
+            # Nobody in need should have to leave the code prompt first; no code has an X.
             self._held, self._typing_code = "", False
             return [Act("cut")]
+        elif key.isalnum() and len(self._held) < _LONGEST_LINE:
+            self._held += key
         return []
 
     def _lines(self, text: str) -> list[Act]:

@@ -168,7 +168,9 @@ def _device(config: Config, simulated: bool) -> Iterator[Finding | TimeToZero]:
         for sentence in welcome.limit_reasons:
             yield Finding(item="limit", ok=True, detail=sentence)
         yield _contact(guard, guarded.limits.arm_below_ohm)
-        for row in time_to_zero(welcome.capabilities, limits.effective(guarded, welcome.capabilities)):
+        assert config.stimulation is not None
+        ramp_s = config.stimulation.ramp_s
+        for row in time_to_zero(welcome.capabilities, limits.effective(guarded, welcome.capabilities), ramp_s):
             yield row
     finally:
         guard.client.send(link.Goodbye(reason="check is done"))
@@ -198,4 +200,5 @@ def time_to_zero_of(config: Config) -> list[TimeToZero]:
     from devices.reference import CAPABILITIES
 
     guarded = configuration.guard_settings(config, "check", input_is_simulated=True)
-    return time_to_zero(CAPABILITIES, limits.effective(guarded, CAPABILITIES))
+    assert config.stimulation is not None
+    return time_to_zero(CAPABILITIES, limits.effective(guarded, CAPABILITIES), config.stimulation.ramp_s)

@@ -123,15 +123,18 @@ def samples_of(session: Session, recording: str | Path | None = None) -> Samples
     """
     if session.mode == "live" or not session.meta.source:
         return None
-    info = msgspec.json.decode(session.meta.source, type=SourceInfo)
+    try:
+        info = msgspec.json.decode(session.meta.source, type=SourceInfo)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise JournalError(f"{session.path}: table meta does not say where the samples came from: {error}") from error
     playback: Playback
     if info.kind == "patient":
-        from loop.sources.patient import PatientPlayback
+        from loop.sources.patient import patient_from_identity
 
-        config = configuration.decode(session.config_text, f"{session.path}: recorded config")
-        if config.patient is None:
-            raise JournalError(f"{session.path}: its source is a patient, but its config has none")
-        playback = PatientPlayback(config.patient)
+        try:
+            playback = patient_from_identity(info.identity)
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+            raise JournalError(f"{session.path}: its source is a patient who cannot be made again: {error}") from error
     else:
         from loop.sources.errors import SourceError
         from loop.sources.recording import open_recording

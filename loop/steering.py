@@ -71,6 +71,8 @@ class Steering:
         self._device_cuts_ns = round(_DEVICE_CUTS_S * NS_PER_S)
         self._stopping = False
         self._at_zero = True
+        self._ending_since_ns: int | None = None
+        self._given_up = False
         # What was said to it.
         self._seq = 0
         self._renewed_ns = -_RENEW_AT_ZERO_NS
@@ -214,10 +216,11 @@ class Steering:
             self.incident(t_ns, f"guard_{report.phase}", report.reason, answer)
         self._guard, self._guard_reason = report.phase, report.reason
         measured = 0.0 if report.measured_ua is None else abs(report.measured_ua)
-        self._at_zero = report.level_ua == 0 and measured <= ZERO_UA
+        self._at_zero = self._given_up or (report.level_ua == 0 and measured <= ZERO_UA)
 
     def _age_guard(self, t_ns: int) -> None:
         """A silent guard says nothing of the current: what is left is the device's own host timeout."""
+        self._age_ending(t_ns)
         if self._guard_heard_ns is None:
             return
         silent_ns = t_ns - self._guard_heard_ns
@@ -225,10 +228,23 @@ class Steering:
             self._at_zero = self._at_zero or silent_ns > self._device_cuts_ns
         elif self.has_current and self._is_guard_silent(t_ns):
             self.abort(t_ns, f"guard_silent: no report for {silent_ns / NS_PER_MS:.0f} ms")
-        elif self._waits_for_zero_to_end() and silent_ns > _GUARD_GIVEN_UP_NS:
-            detail = f"the guard has been silent for {silent_ns / NS_PER_S:.0f} s: zero current is NOT confirmed"
-            self.incident(t_ns, "zero_unconfirmed", detail, "switch the stimulator off by hand")
-            self._at_zero = True
+
+    def _age_ending(self, t_ns: int) -> None:
+        """A session that only waits for zero ends all the same when none is confirmed: guard silent, or device out of reach."""
+        if not self._waits_for_zero_to_end() or self._guard_is_gone or self._guard_heard_ns is None:
+            self._ending_since_ns = None
+            return
+        if self._ending_since_ns is None:
+            self._ending_since_ns = t_ns
+        silent_ns = t_ns - self._guard_heard_ns
+        if silent_ns > _GUARD_GIVEN_UP_NS:
+            self._give_up(t_ns, f"the guard has been silent for {silent_ns / NS_PER_S:.0f} s")
+        elif not self._is_guard_silent(t_ns) and t_ns - self._ending_since_ns > _GUARD_GIVEN_UP_NS:
+            self._give_up(t_ns, "the guard cannot read zero from the device")
+
+    def _give_up(self, t_ns: int, detail: str) -> None:
+        self.incident(t_ns, "zero_unconfirmed", f"{detail}: zero current is NOT confirmed", "switch the stimulator off by hand")
+        self._at_zero = self._given_up = True
 
     def _is_guard_silent(self, t_ns: int) -> bool:
         return self._guard_heard_ns is not None and t_ns - self._guard_heard_ns > _GUARD_SILENT_NS

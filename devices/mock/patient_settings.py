@@ -32,7 +32,7 @@ class PatientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     plasticity: Literal["paper", "reversed", "null"] = "paper"
     pe_amplitude_nam: Annotated[float, Meta(ge=0.0, le=1000.0)] = 8.0
     sfreq_hz: Annotated[float, Meta(ge=128.0, le=4096.0)] = 500.0
-    duration_s: Annotated[float, Meta(ge=2.0, le=14400.0)] = 1800.0
+    duration_s: Annotated[float, Meta(ge=2.0, le=86400.0)] = 1800.0
     rest_s: Annotated[float, Meta(ge=0.0, le=3600.0)] = 120.0
     blocks: tuple[BlockName, ...] = ("A", "P", "V")
     noxious_intensity: Annotated[int, Meta(ge=1, le=100)] = 60

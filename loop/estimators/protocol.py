@@ -65,6 +65,10 @@ class EventKernel(Protocol):
         """All that the next output depends on."""
         ...
 
+    def set_state(self, state: bytes) -> None:
+        """Continue from what `get_state` of a kernel with the same parameters gave. Raises ValueError."""
+        ...
+
 
 class Estimator(Protocol):
     """One session's estimator.

@@ -7,6 +7,7 @@ import numpy as np
 
 from devices.mock.patient import Patient, TrialTruth
 from devices.mock.patient_settings import PatientSettings
+from loop.config import Config, ConfigError
 from loop.events import Block, Layout, SourceInfo
 
 
@@ -76,6 +77,20 @@ class PatientPlayback:
         rate = self.layout.sfreq_hz
         stamps = np.rint(np.arange(first, self._first) * 1e9 / rate).astype(np.int64)
         return Block(first, stamps, samples, [(round(sample * 1e9 / rate), text) for sample, text in markers])
+
+
+def patient_for(config: Config) -> PatientPlayback:
+    """The configured patient, who stays at least as long as the session lasts.
+
+    Raises
+    ------
+    ConfigError
+        If there is no [patient] table.
+    """
+    if config.patient is None:
+        raise ConfigError("key `patient` is missing: a simulated participant needs a [patient] table")
+    duration_s = max(config.patient.duration_s, config.session.duration_s)
+    return PatientPlayback(msgspec.structs.replace(config.patient, duration_s=duration_s))
 
 
 def patient_from_identity(identity: str) -> PatientPlayback:

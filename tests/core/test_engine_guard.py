@@ -192,6 +192,21 @@ def test_a_session_that_ends_on_a_silent_guard_says_that_zero_is_not_confirmed()
     assert play.messages(link.Goodbye) == [link.Goodbye(reason="enough")]
 
 
+def test_a_session_ends_though_the_guard_goes_on_reporting_a_stale_current() -> None:
+    """The cable was pulled: the guard talks, but nobody can read zero from the device."""
+    play = at("HOLD")
+    play.guard.measured_ua = -1001.3
+    play.guard.phase, play.guard.reason = "latched", "device lost"
+    play.run(1)
+    play.operator("stop", "enough")
+    play.run(4)
+    assert not play.engine.finished
+    play.run(2)
+    assert play.incidents().count("zero_unconfirmed") == 1
+    assert play.of(Finished)[0].reason == "enough"
+    assert play.messages(link.Goodbye) == [link.Goodbye(reason="enough")]
+
+
 def test_a_silent_guard_that_confirms_zero_in_time_ends_the_session_quietly() -> None:
     play = at("HOLD")
     silence(play)

@@ -1,0 +1,130 @@
+"""The commands around the estimate: ``calibrate`` and ``estimators``."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from loop.calibration.inputs import Take, take_of_playback, take_of_session
+from loop.cli import ConfigOption, JsonOption, SetOption, configured
+from loop.config import Config, ConfigError
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.command()(calibrate)
+    app.command()(estimators)
+
+
+def calibrate(
+    source: Annotated[
+        str, typer.Argument(metavar="RECORDING|SESSION|live|patient", help="What to learn from; `live` records first.")
+    ],
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.json", help="Where the calibration goes.")] = Path(
+        "calibration.json"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """Learn one person's spatial filters (from rest) and readout (from trials whose expectation was told).
+
+    Writes the calibration, and beside it a page of words and pictures (.html) that says whether to go on. A session uses it by
+    `estimator.calibration`. It fits this cap, these pads and this rate alone, and expires after 30 days.
+
+    Example: `cereloop calibrate rest-and-instructed.fif --config session.toml --out P001.json`
+    """
+    from loop.calibration import file
+    from loop.calibration.make import make
+    from loop.calibration.quality import page_of
+    from loop.run import session_meta
+
+    chosen = configured(config, "calibrate", overrides, {"session.arm": "feedback_only"})
+    console = Console(stderr=True)
+    take = _take(source, chosen, as_json)
+    today = dt.datetime.now(tz=dt.UTC).date()
+    versions = session_meta(chosen, "replay", "calibration", "").versions
+    with console.status("calibrating", spinner="line") as status:
+        made = make(take, chosen, today, versions, lambda what: status.update(what) if not as_json else None)
+        file.save(made.calibration, out)
+        page = page_of(made, out.with_suffix(".html"))
+    calibration = made.calibration
+    if as_json:
+        summary = {
+            "calibration": str(out),
+            "page": str(page),
+            "verdict": calibration.verdict,
+            "notes": calibration.notes,
+            "quality": calibration.quality,
+            "bad": calibration.rest.bad,
+        }
+        typer.echo(msgspec.json.encode(summary).decode())
+        return
+    printer = Console()
+    colour = {"go on": "green", "go on with care": "yellow"}.get(calibration.verdict, "red")
+    printer.print(f"[{colour}]{calibration.verdict}[/]")
+    for note in calibration.notes:
+        printer.print(f"  {note}", highlight=False)
+    for channel, reason in calibration.rest.bad.items():
+        printer.print(f"  left out: {channel} ({reason})", highlight=False)
+    printer.print(f"calibration  {out} (until {calibration.expires})", highlight=False, soft_wrap=True)
+    printer.print(f"page         {page}", highlight=False, soft_wrap=True)
+
+
+def estimators(as_json: JsonOption = False) -> None:
+    """List the estimators that can be named in `estimator.kind`: built-in ones and those of installed plug-ins.
+
+    Example: `cereloop estimators`
+    """
+    from loop.estimators import registry
+
+    entries = registry.available()
+    if as_json:
+        typer.echo(msgspec.json.encode(entries).decode())
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("estimator", no_wrap=True)
+    table.add_column("from", no_wrap=True)
+    table.add_column("what it is", overflow="fold")
+    for entry in entries:
+        table.add_row(entry.name, entry.origin, f"[red]{entry.problem}[/]" if entry.problem else entry.summary)
+    Console().print(table)
+
+
+def _take(source: str, config: Config, quiet: bool) -> Take:
+    from loop.sources.patient import PatientPlayback
+    from loop.sources.recording import open_recording
+
+    if source == "patient":
+        settings = config.patient
+        if settings is None:
+            raise ConfigError("key `patient` is missing: `calibrate patient` needs a [patient] table")
+        return take_of_playback(lambda: PatientPlayback(settings))
+    if source == "live":
+        return take_of_session(_record(config, quiet))
+    if source.endswith(".sqlite"):
+        return take_of_session(source)
+    return take_of_playback(lambda: open_recording(source))
+
+
+def _record(config: Config, quiet: bool) -> Path:
+    """Record the stream without current for `session.duration_s`; the session file is kept beside the calibration."""
+    from loop.operator import OperatorLine
+    from loop.run import live
+    from loop.screen import Screen
+
+    screen = Screen("json" if quiet else "text")
+    operator = OperatorLine(sys.stdin)
+    try:
+        path, _ = live(config, None, screen, operator)
+    finally:
+        operator.close()
+        screen.close()
+    return path
