@@ -33,7 +33,7 @@ _BROKEN: Final = (
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One line of ``cereloop estimators``; `origin` is ``built in`` or the package, `problem` why it cannot be used, or empty."""
+    """One line of ``cereloop estimators``; `origin` is ``built in`` or the package, `problem` why it cannot be used, or ""."""
 
     name: str
     summary: str
@@ -106,7 +106,7 @@ def _load(point: EntryPoint, points: list[EntryPoint]) -> tuple[Plugin | None, s
     except _BROKEN as error:
         words = str(error).strip().splitlines()
         return None, f"it fails to load ({type(error).__name__}{': ' + words[0] if words else ''})"
-    return (None, problem) if problem else (cast(Plugin, plugin), "")
+    return (None, problem) if problem else (cast("Plugin", plugin), "")
 
 
 def _shortcomings(name: str, plugin: Any) -> str:

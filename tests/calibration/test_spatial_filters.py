@@ -84,7 +84,8 @@ def test_weights_are_those_of_mne(head: HeadModel, rest: RestStatistics, solutio
     info.set_montage("colin27_1005", verbose="ERROR")
     raw = mne.io.RawArray(np.zeros((len(names), 10)), info, verbose="ERROR")
     raw.set_eeg_reference(projection=True, verbose="ERROR")
-    fixed = mne.convert_forward_solution(mne.pick_channels_forward(solution, names, verbose="ERROR"), force_fixed=True, verbose="ERROR")
+    picked = mne.pick_channels_forward(solution, names, verbose="ERROR")
+    fixed = mne.convert_forward_solution(picked, force_fixed=True, verbose="ERROR")
     both = [fields.left, fields.right]
     fixed["sol"]["data"] = np.tile(np.column_stack(both)[used], (1, fixed["nsource"] // 2 + 1))[:, : fixed["nsource"]]
     for band, covariance in (("theta", rest.covariance_theta), ("beta", rest.covariance_beta)):
