@@ -24,6 +24,7 @@ from devices.link_socket import GuardClient
 from devices.units import NS_PER_MS, NS_PER_S
 from loop.config import Config
 from loop.engine import TICK_NS, Engine
+from loop.errors import SessionError
 from loop.events import (
     Calibrated,
     Chunk,
@@ -124,6 +125,11 @@ class LiveSession:
         Takes the outputs of each step, to publish them.
     calibration : str
         Text of the calibration file; empty for none.
+
+    Raises
+    ------
+    SessionError
+        If the source carries no time and the device is no emulator.
     """
 
     def __init__(
@@ -139,6 +145,11 @@ class LiveSession:
         outlet: Any = None,
         calibration: str = "",
     ) -> None:
+        if not source.info.carries_time and welcome is not None and not welcome.identity.emulator:
+            raise SessionError(
+                "this source carries no time stamps, so nobody could tell how old its samples are: it serves feedback_only and "
+                "emulated devices, never a real stimulator"
+            )
         self._engine = Engine(config)
         self._calibration = calibration
         self._source = source

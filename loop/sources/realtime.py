@@ -158,6 +158,21 @@ class RealtimeSource:
             # Other clients return at once when they have nothing.
             time.sleep(_IDLE_S)
 
+    def pull_markers(self) -> list[tuple[int, str]]:
+        """None: these clients carry samples alone."""
+        return []
+
+    def clock_offset_ns(self) -> int:
+        """Zero: the stamps are made here, on the engine's clock."""
+        return 0
+
+    def reopen(self) -> Layout:
+        """A client that has ended cannot be started from here. Raises SourceError, always."""
+        raise SourceError(f"The {self._name} has ended; start another client and another session.")
+
+    def close(self) -> None:
+        """Leave the client to whoever started it."""
+
     def _stamped(self, n: int) -> Int64s:
         period_ns = 1e9 / self.layout.sfreq_hz
         if self._zero_ns is None:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 from collections.abc import Iterator
 
 import mne
 import mne_realtime
+import msgspec
 import numpy as np
 import pytest
 
+from devices import link
 from devices.clock import SystemClock, VirtualClock
+from devices.reference import CAPABILITIES
+from devices.stimulator import Identity
+from loop.api import load_config
+from loop.errors import SessionError
+from loop.events import Incident, Input, Output
+from loop.live import LiveSession
+from loop.operator import OperatorLine
+from loop.recorder import RecorderStatus
+from loop.screen import Screen
 from loop.sources.errors import SourceError, SourceLostError
 from loop.sources.realtime import LSLClient, RealtimeSource
 
@@ -104,3 +116,56 @@ def test_clients_that_cannot_be_used_are_refused() -> None:
     raw = mne.io.RawArray(np.zeros((3, 10)), INFO, verbose="error")
     with pytest.raises(SourceError, match="does not hand over its samples as they come"):
         RealtimeSource(mne_realtime.MockRtClient(raw))
+
+
+class Kept:
+    """A recorder that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.outputs: list[Output] = []
+
+    def record(self, _event: Input, outputs: list[Output]) -> int:
+        self.outputs += outputs
+        return len(self.outputs)
+
+    def pump(self) -> None:
+        pass
+
+    def status(self) -> RecorderStatus:
+        return RecorderStatus(recorded=0, committed=0, lag_s=0.0, backlog_bytes=0, lost="")
+
+
+def session(client: Client, kept: Kept, welcome: link.Welcome | None = None) -> LiveSession:
+    config = load_config("replay", ["source.path='-'", "session.duration_s=1"])
+    nobody = io.StringIO()
+    return LiveSession(
+        config, RealtimeSource(client), kept, None, welcome, OperatorLine(nobody), Screen("json", nobody), SystemClock()
+    )
+
+
+def test_a_client_feeds_a_whole_session_without_current() -> None:
+    info = mne.create_info(["PO9", "PO10", "Oz", "Cz"], 250.0, "eeg")
+    noise = np.random.default_rng(0).normal(scale=1e-5, size=(20, 4, 10))
+    kept = Kept()
+    # What is there before the session begins is no part of it: the first buffer is empty, and ends that.
+    session(Client(np.zeros((4, 0)), *noise, info=info), kept).run()
+    kinds = {type(output).__name__ for output in kept.outputs}
+    assert {"Setup", "Features", "Finished"} <= kinds
+    lost = [output.detail for output in kept.outputs if isinstance(output, Incident) and output.name == "source_lost"]
+    assert lost == ["The Client has no more samples."]
+
+
+def test_it_never_drives_a_real_stimulator() -> None:
+    info = mne.create_info(["PO9", "PO10", "Oz", "Cz"], 250.0, "eeg")
+    real = link.Welcome(
+        version=1,
+        identity=Identity(maker="m", model="m", serial_number="1", firmware="1", emulator=False),
+        capabilities=CAPABILITIES,
+        max_level_ua=1000,
+        limit_reasons=[],
+        arm_code="ABCDE",
+    )
+    with pytest.raises(SessionError, match="never a real stimulator"):
+        session(Client(info=info), Kept(), real)
+    emulated = msgspec.structs.replace(real, identity=msgspec.structs.replace(real.identity, emulator=True))
+    session(Client(info=info), Kept(), emulated)
