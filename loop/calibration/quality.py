@@ -170,5 +170,5 @@ def _trials(made: Made) -> tuple[str, str]:
     axes.plot(error, value, ".", alpha=0.6)
     line = np.array([0.0, 1.0])
     axes.plot(line, readout.b0 + readout.b1 * line, "k-", linewidth=1)
-    axes.set(xlabel="told error |outcome − expectation|", ylabel="E", title="line: what holds on new trials")
+    axes.set(xlabel="told error |outcome − expectation|", ylabel="E", title="points: fitted on them; line: holds on new trials")
     return "index against the told error, with the line that holds on trials the readout was not fitted on", _png(figure)

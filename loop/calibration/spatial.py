@@ -122,7 +122,8 @@ def head_model(
         Channels in any spelling of the 10-05 system.
     positions_m : array, shape (n_channels, 3), optional
         Head coordinates in metres; a row that is zero or not finite is not known. Channels without one are placed by their
-        label on the 10-05 system of MNE's Colin27 head.
+        label on the 10-05 system of MNE's Colin27 head; so are all where 16 or more positions lie on no sphere that could be a
+        head.
     forward : path, optional
         The participant's own forward solution (``*-fwd.fif``): EEG, with all channels that are to be used, and sources in the
         posterior fossa (a volume or a cerebellar source space; cortex alone does not do). The nearest source to each MNI
@@ -139,9 +140,15 @@ def head_model(
         If no channel has a known place, or the forward solution cannot be used; says what it lacks.
     """
     places, placed = _places(labels, positions_m)
+    centre, radius = np.array(_CENTRE_M), _RADIUS_M
+    if positions_m is not None and placed.sum() >= _LEAST_TO_FIT:
+        fitted = _sphere(places[placed])
+        if fitted is None:
+            places, placed = _places(labels, None)
+        else:
+            centre, radius = fitted
     if not placed.any():
         raise CalibrationError("no channel is a site of the 10-05 system or has a position: a head model needs places")
-    centre, radius = _sphere(places[placed], measured=positions_m is not None)
     targets = [*LOBULES_RIGHT_MM.values(), *[(-x, y, z) for x, y, z in LOBULES_RIGHT_MM.values()], VISUAL_MM, MIDCINGULATE_MM]
     wanted = _into_head(np.array(targets), centre, radius)
     shell = _shells(centre, radius)
@@ -323,16 +330,18 @@ def _places(labels: Sequence[str], positions_m: npt.ArrayLike | None) -> tuple[F
     return places, placed
 
 
-def _sphere(places: Float64s, *, measured: bool) -> tuple[Float64s, float]:
-    """Centre (3,) and radius of the sphere nearest to measured electrodes, or of a grown head's where that makes no head."""
-    if measured and len(places) >= _LEAST_TO_FIT:
-        # |p|^2 = 2 c.p + (R^2 - |c|^2) is linear in what is sought.
-        table = np.column_stack([2.0 * places, np.ones(len(places))])
-        found = np.linalg.lstsq(table, (places**2).sum(axis=1), rcond=None)[0]
-        radius = float(np.sqrt(max(0.0, found[3] + found[:3] @ found[:3])))
-        if _HEAD_M[0] <= radius <= _HEAD_M[1] and np.linalg.norm(found[:3] - _CENTRE_M) < 0.3 * radius:
-            return np.asarray(found[:3]), radius
-    return np.array(_CENTRE_M), _RADIUS_M
+def _sphere(places: Float64s) -> tuple[Float64s, float] | None:
+    """Centre (3,) and radius of the sphere nearest to measured electrodes; None where that is no head in head coordinates.
+
+    Some files hold a template's unit sphere about the origin, which lies 4 cm below where a head's centre is.
+    """
+    # |p|^2 = 2 c.p + (R^2 - |c|^2) is linear in what is sought.
+    table = np.column_stack([2.0 * places, np.ones(len(places))])
+    found = np.linalg.lstsq(table, (places**2).sum(axis=1), rcond=None)[0]
+    radius = float(np.sqrt(max(0.0, found[3] + found[:3] @ found[:3])))
+    if _HEAD_M[0] <= radius <= _HEAD_M[1] and np.linalg.norm(found[:3] - _CENTRE_M) < 0.3 * radius:
+        return np.asarray(found[:3]), radius
+    return None
 
 
 def _into_head(mni_mm: Float64s, centre: Float64s, radius: float) -> Float64s:

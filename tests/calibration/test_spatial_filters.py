@@ -178,7 +178,9 @@ def test_measured_positions_are_used_and_a_missing_one_is_looked_up(head: HeadMo
     found = head_model(LABELS, partly)
     assert found.placed.all()
     assert alike(lead_fields(found, ALL).left, full.left) > 0.98
-    # Positions that make no head are not believed.
+    # Positions that make no head are not believed: a wild digitisation, a template's sphere about the origin.
+    template = head_model(LABELS, 0.1 * mock_head.electrode_directions(LABELS))
+    np.testing.assert_array_equal(template.left, head.left)
     assert "99 mm" in head_model(LABELS, np.where(measured[:, 2:] > 0.1, measured, 3.0 * measured)).kind
     assert "99 mm" in head.kind
 
