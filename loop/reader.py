@@ -332,6 +332,6 @@ class Session:
         Samples that the session does not store come from its own source, a recording or a patient, unless `source` is given.
         """
         from loop.raw_export import to_raw
-        from loop.redrive import samples_of
+        from loop.redrive import own_samples
 
-        return to_raw(self, source if source is not None else samples_of(self), segment)
+        return to_raw(self, source if source is not None else own_samples(self), segment)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from loop import config as configuration
 from loop.calibration.errors import CalibrationError
@@ -151,6 +152,21 @@ def samples_of(session: Session, recording: str | Path | None = None) -> Samples
                 f"{playback.info.sha256[:12]}…, recorded was {info.sha256[:12]}…; give the right one with --recording"
             )
     return samples_from(playback)
+
+
+def own_samples(session: Session) -> Samples:
+    """Like `samples_of`, but the source is looked for only when a sample is asked for that the session does not store."""
+    source: Samples | None = None
+
+    def samples(first: int, n: int, current_ua: float) -> npt.NDArray[Any]:
+        nonlocal source
+        if source is None:
+            source = samples_of(session)
+        if source is None:
+            raise JournalError(f"{session.path} says nothing of where its samples came from; give the source")
+        return source(first, n, current_ua)
+
+    return samples
 
 
 class _Count:

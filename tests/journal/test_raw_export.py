@@ -185,7 +185,7 @@ def test_samples_that_are_not_stored_come_from_the_source(tmp_path: Path) -> Non
         raw = session.to_raw(samples_from(Tape(1200)))
         np.testing.assert_allclose(raw.get_data(), samples_at(0, 1200).T.astype(float) * VOLTS, rtol=1e-12)
         assert len(list(session.inputs(samples_from(Tape(1200))))) > 60
-        with pytest.raises(JournalError, match="give the source"):
+        with pytest.raises(JournalError, match="a patient who cannot be made again"):
             session.to_raw()
         with pytest.raises(JournalError, match="ends before sample 1200"):
             session.to_raw(samples_from(Tape(1199)))
