@@ -239,7 +239,7 @@ class Steering:
         silent_ns = t_ns - self._guard_heard_ns
         if silent_ns > _GUARD_GIVEN_UP_NS:
             self._give_up(t_ns, f"the guard has been silent for {silent_ns / NS_PER_S:.0f} s")
-        elif not self._is_guard_silent(t_ns) and t_ns - self._ending_since_ns > _GUARD_GIVEN_UP_NS:
+        elif self._guard == "latched" and t_ns - self._ending_since_ns > _GUARD_GIVEN_UP_NS:
             self._give_up(t_ns, "the guard cannot read zero from the device")
 
     def _give_up(self, t_ns: int, detail: str) -> None:
