@@ -1,4 +1,5 @@
-# The arithmetic of the kernel: inner functions without Python, included by kernel.pyx (design: see there).
+# The arithmetic of the kernel: inner functions without Python, included by kernel.pyx (design: see there). What adapts (K4, K6,
+# K7) is in learning.pxi.
 
 from libc.math cimport NAN, fabs, isfinite, log, sqrt
 from libc.stdint cimport int64_t, uint8_t, uint32_t
@@ -25,7 +26,9 @@ cdef struct Core:
     Py_ssize_t n_history, n_offsets, n_nonzero
     # parameters
     int64_t ratio, period, warmup, event_stop, first_offset, muscle_stream, base_start, base_stop
-    double floor_uv2, muscle_limit, muscle_rate, bias, mu, rate, var_floor, base_weight, max_invalid
+    int64_t freeze_ticks
+    bint regress, use_basis, use_model, use_innovation
+    double floor_uv2, muscle_limit, muscle_rate, muscle_most, bias, mu, rate, var_floor, base_weight, max_invalid
     double flat_limit
     const int64_t *channels
     const int64_t *used
@@ -38,17 +41,20 @@ cdef struct Core:
     const int64_t *pool_stream
     const int64_t *pool_chain
     const double *pool_weight
+    const int64_t *freezes
     const int64_t *basis_channel
     const double *decay
     const double *gain
     const int64_t *windows
     const int64_t *offsets
     # state
-    int64_t count, fed, bits, n_impulses, n_events, tick, next_sample
+    int64_t count, fed, bits, n_impulses, n_events, frozen, tick, next_sample
     int64_t *channel_bits
     int64_t *history_flags
     double *w
     double *cov
+    double *theta  # of every stream: offset, slope on the muscle stream
+    double *doubt  # P of K4: three numbers of a symmetric matrix
     double *stats  # updates, muscle mean, muscle variance, muscle updates
     double *run
     double *prev
@@ -62,6 +68,7 @@ cdef struct Core:
     # scratch
     double *y
     double *logp
+    double *level
     double *phi
     double *drive
     # where the next frame and event go
@@ -199,7 +206,7 @@ cdef inline void feed(Core *k, const double *x) noexcept nogil:
 # ---- per tick ------------------------------------------------------------------------------------
 
 cdef void advance_basis(Core *k) noexcept nogil:
-    """K5: the impulses of this tick enter two leaky integrators in series; phi is their scaled output."""
+    """K5: the impulses of this tick enter two leaky integrators in series; phi is their scaled output. K4: some freeze it."""
     cdef Py_ssize_t b, n = k.n_basis
     cdef double s
     cdef bint any_impulse = False
@@ -208,7 +215,10 @@ cdef void advance_basis(Core *k) noexcept nogil:
             memset(k.drive, 0, k.n_markers * sizeof(double))
             any_impulse = True
         k.drive[k.impulses[2 * k.head_impulse + 1]] += 1.0
+        if k.freezes[k.impulses[2 * k.head_impulse + 1]] != 0:
+            k.frozen = k.freeze_ticks
         k.head_impulse += 1
+    any_impulse = any_impulse and k.use_basis
     for b in range(n):
         s = k.decay[b] * k.s1[b]
         if any_impulse:
@@ -236,69 +246,15 @@ cdef void late_response(double decay, int64_t age, double *s1, double *s2) noexc
         age -= 1
 
 
-cdef double mahalanobis(const Core *k, const double *e) noexcept nogil:
-    """K7: e' S^-1 e through the lower Cholesky factor of the covariance, pivots kept off zero."""
-    cdef double f[MAX_LEARNED * MAX_LEARNED]
-    cdef double h[MAX_LEARNED]
-    cdef double d, nu = 0.0
-    cdef Py_ssize_t i, j, m, n = k.n_learned
-    for i in range(n):
-        for j in range(i):
-            d = k.cov[i * n + j]
-            for m in range(j):
-                d = d - f[i * n + m] * f[j * n + m]
-            f[i * n + j] = d / f[j * n + j]
-        d = k.cov[i * n + i] + k.var_floor
-        for m in range(i):
-            d = d - f[i * n + m] * f[i * n + m]
-        f[i * n + i] = sqrt(d if d > k.var_floor else k.var_floor)
-        d = e[i]
-        for m in range(i):
-            d = d - f[i * n + m] * h[m]
-        h[i] = d / f[i * n + i]
-        nu = nu + h[i] * h[i]
-    return nu
-
-
-cdef void learn(Core *k, const double *e) noexcept nogil:
-    """K6 and K7: normalised decorrelation rule, then the error covariance."""
-    cdef Py_ssize_t i, j, b, n = k.n_learned, m = k.n_basis + 1
-    cdef double g, norm = 1.0
-    for b in range(m):
-        norm = norm + k.phi[b] * k.phi[b]
-    for j in range(n):
-        g = k.mu * e[j] / norm
-        for b in range(m):
-            k.w[j * m + b] = k.w[j * m + b] + g * k.phi[b]
-    g = 1.0 / (k.stats[0] + 2.0)
-    if g < k.rate:
-        g = k.rate
-    for i in range(n):
-        for j in range(n):
-            k.cov[i * n + j] = (1.0 - g) * k.cov[i * n + j] + g * (e[i] * e[j])
-    k.stats[0] = k.stats[0] + 1.0
-
-
-cdef void learn_muscle(Core *k, double level) noexcept nogil:
-    """Running mean and variance of the muscle stream."""
-    cdef double d = level - k.stats[1]
-    cdef double g = 1.0 / (k.stats[3] + 1.0)
-    if g < k.muscle_rate:
-        g = k.muscle_rate
-    k.stats[1] = k.stats[1] + g * d
-    if k.stats[3] > 0.0:
-        k.stats[2] = (1.0 - g) * k.stats[2] + g * (d * d)
-    k.stats[3] = k.stats[3] + 1.0
-
-
 cdef void tick_once(Core *k) noexcept nogil:
     """Everything that happens at one feature tick, in the order of the reference."""
-    cdef Py_ssize_t i, j, b, n_j = k.n_streams, n = k.n_learned, m = k.n_basis + 1, lanes = k.n_lanes
+    cdef Py_ssize_t i, j, b, n_j = k.n_streams, n = k.n_learned, m = k.n_basis + 1
     cdef int64_t flags, slot
     cdef bint defined
     cdef double d
     cdef double *row = k.out_frames + k.n_frames * k.n_columns
-    cdef double *predicted = row + n_j
+    cdef double *residual = row + n_j
+    cdef double *predicted = residual + (n_j - 1 if k.regress else 0)
     cdef double *e = predicted + n
     cdef double *sd = e + n
     cdef double *z = sd + n
@@ -315,7 +271,7 @@ cdef void tick_once(Core *k) noexcept nogil:
     if k.fed == 0 or k.fed < k.warmup:
         flags |= WARMUP
 
-    # K3. K4 belongs here: the residual of L after regression on the muscle stream; until then L itself.
+    # K3, then K4.
     for j in range(n_j):
         row[j] = 0.0 if defined else NAN
     if defined:
@@ -323,16 +279,20 @@ cdef void tick_once(Core *k) noexcept nogil:
             k.logp[i] = log(k.power[i] + k.floor_uv2)
         for i in range(k.n_nonzero):
             row[k.pool_stream[i]] += k.pool_weight[i] * k.logp[k.pool_chain[i]]
+    memcpy(k.level, row, n_j * sizeof(double))
+    if k.regress:
+        regress_muscle(k, residual, defined)
 
     for j in range(n):
         d = 0.0
-        for b in range(m):
-            d = d + k.w[j * m + b] * k.phi[b]
+        if k.use_model:
+            for b in range(m):
+                d = d + k.w[j * m + b] * k.phi[b]
         predicted[j] = d
-        sd[j] = sqrt(k.cov[j * n + j] + k.var_floor)
-        e[j] = row[j] - d if defined else NAN
+        sd[j] = sqrt(k.cov[j * n + j] + k.var_floor) if k.use_innovation else 1.0
+        e[j] = k.level[j] - d if defined else NAN
         z[j] = e[j] / sd[j] if defined else NAN
-    nu[0] = mahalanobis(k, e) if defined else NAN
+    nu[0] = mahalanobis(k, e) if defined and k.use_innovation else NAN
 
     nu[1] = NAN
     if k.muscle_stream >= 0 and defined:
@@ -343,9 +303,16 @@ cdef void tick_once(Core *k) noexcept nogil:
         if d > k.muscle_limit:
             flags |= MUSCLE
     if flags == 0:
-        learn(k, e)
+        if k.regress and k.frozen == 0:
+            learn_regression(k)
+        if k.use_model:
+            learn_model(k, e)
+        if k.use_innovation:
+            learn_spread(k, e)
         if k.muscle_stream >= 0:
             learn_muscle(k, row[k.muscle_stream])
+    if k.frozen > 0:
+        k.frozen -= 1
 
     slot = k.tick - floor_div(k.tick, k.n_history) * k.n_history
     memcpy(k.history + slot * n, e, n * sizeof(double))

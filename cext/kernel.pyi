@@ -36,11 +36,15 @@ class Kernel:
 
     @property
     def learned(self) -> NDArray[np.float64]:
-        """Copy of all learned state: weights, covariance, updates; muscle mean, variance, updates."""
+        """Copy of all learned state: weights, covariance; muscle regression, its P; updates; muscle mean, variance, updates."""
 
     @property
     def weights(self) -> NDArray[np.float64]:
         """Copy of the forward model's weights, shape (n_learned, n_basis + 1); the bias is last."""
+
+    @property
+    def muscle_weights(self) -> NDArray[np.float64]:
+        """Copy of the muscle regression (K4), shape (n_streams, 2): offset and slope; fit for ``muscle_start``."""
 
     def process(
         self, samples: NDArray[np.float64], exclude: NDArray[np.uint8], impulses: NDArray[np.int64]
@@ -56,7 +60,7 @@ class Kernel:
         impulses : int64, shape (n_impulses, 3)
             Rows of (sample, marker channel, event id). The sample counts from the first of this chunk; it may
             be negative (arrived late) or lie beyond the chunk (kept until then). Marker channel -1 drives no
-            basis function, event id -1 asks for no features. Use ``cext.NO_IMPULSES`` for none.
+            basis function and freezes nothing, event id -1 asks for no features. Use ``cext.NO_IMPULSES`` for none.
 
         Returns
         -------
@@ -77,7 +81,8 @@ class Kernel:
         -----
         An impulse acts at the first tick at or after its sample. A late one adds what it would have become by
         now, so that all later basis values are those of an impulse in time (to rounding, 1e-12 relative);
-        what the forward model learned meanwhile without it stays. An event is decided at its last tick, or at
+        what the forward model learned meanwhile without it stays. So does what the muscle regression learned; of its
+        freeze (``freeze_channels``) a late impulse brings what is left. An event is decided at its last tick, or at
         once if that has passed; if its ticks have left the history it is decided invalid.
         """
 

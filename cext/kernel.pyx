@@ -8,8 +8,8 @@
 #   cannot depend on how a recording was cut into chunks (I14).
 # * Two clocks. Samples drive quality, filters and envelopes. Ticks (feature_rate_hz) drive everything else.
 #   The tick of sample m is m * R // P in integers, on the absolute sample number: no accumulated phase.
-# * Two kinds of state. `learned` (weights, covariance, muscle statistics) changes only at valid ticks (I16).
-#   Everything else is transient and starts anew after a bad or excluded sample, or with a new segment.
+# * Two kinds of state. `learned` (forward model, covariance, muscle regression, muscle statistics) changes only at
+#   valid ticks (I16). Everything else is transient and starts anew after a bad or excluded sample, or with a new segment.
 # * Inner functions are `noexcept nogil`, allocate nothing, and see one struct of pointers into NumPy arrays
 #   that the object owns. Chains are the innermost index, padded to whole vectors, so the compiler vectorises
 #   over them.
@@ -30,12 +30,15 @@ import numpy as np
 from numpy import empty, int64, uint8, uint32
 
 from cext.derive import derive
-from cext.layout import KernelOverflowError, Output, n_learned_floats, new_output, pack_state, unpack_state
+from cext.layout import (
+    KernelOverflowError, Output, n_learned_floats, new_output, pack_state, start_of_learned, unpack_state,
+)
 from cext.params import KernelParams
 
-KERNEL_ABI = 1
+KERNEL_ABI = 2
 
 include "core.pxi"
+include "learning.pxi"
 
 cdef int64_t SAMPLE_LIMIT = (<int64_t>1) << 41
 cdef Py_ssize_t LARGE_CALL = 64  # samples from which a call lets other threads run
@@ -103,10 +106,13 @@ cdef class Kernel:
         k.n_markers, k.n_columns, k.n_history = params.n_markers, params.n_columns, params.history_ticks
         k.ratio, k.period = params.tick_ratio
         k.warmup, k.event_stop = params.warmup_samples, params.event_stop
-        k.muscle_stream = params.muscle_stream
+        k.muscle_stream, k.freeze_ticks = params.muscle_stream, params.freeze_ticks
+        k.regress, k.use_basis = params.n_regressed > 0, params.use_basis
+        k.use_model, k.use_innovation = params.use_forward_model, params.use_innovation
         k.base_start, k.base_stop = params.baseline.tolist()
         k.floor_uv2, k.bias, k.mu = params.floor_uv2, params.bias, params.learning_rate
         k.muscle_limit, k.muscle_rate = params.muscle_z_limit, params.muscle_rate
+        k.muscle_most = params.muscle_variance_start[1]
         k.rate, k.var_floor = params.variance_rate, params.variance_floor
         k.base_weight, k.max_invalid = params.baseline_weight, params.max_invalid
         k.flat_limit = params.flat_samples if params.flat_samples > 0 else INFINITY
@@ -128,6 +134,7 @@ cdef class Kernel:
         k.pool_stream = <int64_t *>self._own(stream, np.int64)
         k.pool_chain = <int64_t *>self._own(chain, np.int64)
         k.pool_weight = <double *>self._own(params.pooling[stream, chain], np.float64)
+        k.freezes = <int64_t *>self._own(np.isin(np.arange(k.n_markers), params.freeze_channels), np.int64)
         k.basis_channel = <int64_t *>self._own(params.basis_channel, np.int64)
         k.decay = <double *>self._own(derived.decay, np.float64)
         k.gain = <double *>self._own(derived.gain, np.float64)
@@ -135,26 +142,27 @@ cdef class Kernel:
         k.offsets = <int64_t *>self._own(derived.offsets, np.int64)
         k.y = <double *>self._own(np.zeros(k.n_lanes), np.float64)
         k.logp = <double *>self._own(np.zeros(k.n_lanes), np.float64)
+        k.level = <double *>self._own(np.zeros(k.n_streams), np.float64)
         k.phi = <double *>self._own(np.zeros(k.n_basis + 1), np.float64)
         k.drive = <double *>self._own(np.zeros(k.n_markers + 1), np.float64)
 
     cdef _state(self, params):
         """All float64 in one array, in the order of a saved state, so that saving is one copy."""
         cdef Core *k = &self.k
-        sizes = (k.n_learned * (k.n_basis + 1), k.n_learned * k.n_learned, 4, k.n_ch, k.n_ch,
+        sizes = (k.n_learned * (k.n_basis + 1), k.n_learned * k.n_learned, 2 * k.n_streams, 3, 4, k.n_ch, k.n_ch,
                  2 * k.n_stages * k.n_lanes, k.n_lanes, k.n_basis, k.n_basis, k.n_history * k.n_learned)
         self._floats = np.zeros(sum(sizes))
         self._learned = self._floats[:n_learned_floats(params)]
-        self._learned[:sizes[0]] = params.weights_start.ravel()
-        self._learned[sizes[0]:sizes[0] + sizes[1]] = np.diag(params.variance_start).ravel()
-        self._learned[self._learned.size - 2] = 1.0  # muscle variance
+        self._learned[:] = start_of_learned(params)
         k.w = <double *>data_of(self._floats)
         k.cov = k.w + <Py_ssize_t>sizes[0]
-        k.stats = k.cov + <Py_ssize_t>sizes[1]
+        k.theta = k.cov + <Py_ssize_t>sizes[1]
+        k.doubt = k.theta + <Py_ssize_t>sizes[2]
+        k.stats = k.doubt + <Py_ssize_t>sizes[3]
         k.run = k.stats + 4
         k.prev = k.run + k.n_ch
         k.memory = k.prev + k.n_ch
-        k.power = k.memory + <Py_ssize_t>sizes[5]
+        k.power = k.memory + <Py_ssize_t>sizes[7]
         k.s1 = k.power + k.n_lanes
         k.s2 = k.s1 + k.n_basis
         k.history = k.s2 + k.n_basis
@@ -188,7 +196,7 @@ cdef class Kernel:
             k.history_flags[i] = WARMUP
         for i in range(k.n_history * k.n_learned):
             k.history[i] = NAN
-        k.fed = k.bits = k.n_impulses = k.n_events = k.head_impulse = k.head_event = 0
+        k.fed = k.bits = k.n_impulses = k.n_events = k.frozen = k.head_impulse = k.head_event = 0
 
     cdef int _admit(self, const int64_t *new, Py_ssize_t n_new, Py_ssize_t n) except -1:
         """Check the impulses of this call, then sort them in; all or nothing."""
@@ -226,8 +234,10 @@ cdef class Kernel:
             if channel >= 0 and tick >= k.tick:
                 self._insert_impulse(tick, channel)
             elif channel >= 0:
+                if k.freezes[channel] != 0 and k.freeze_ticks - (k.tick - tick) > k.frozen:
+                    k.frozen = k.freeze_ticks - (k.tick - tick)
                 for b in range(k.n_basis):
-                    if k.basis_channel[b] == channel:
+                    if k.use_basis and k.basis_channel[b] == channel:
                         late_response(k.decay[b], k.tick - 1 - tick, &s1, &s2)
                         k.s1[b] += s1
                         k.s2[b] += s2
@@ -376,6 +386,12 @@ cdef class Kernel:
         self._enter()
         return self._learned[:self.k.n_learned * (self.k.n_basis + 1)].reshape(self.k.n_learned, -1).copy()
 
+    @property
+    def muscle_weights(self):
+        self._enter()
+        cdef Py_ssize_t n = self._learned.size - 7
+        return self._learned[n - 2 * self.k.n_streams:n].reshape(self.k.n_streams, 2).copy()
+
     def get_state(self):
         self._enter()
         cdef Core *k = &self.k
@@ -383,7 +399,7 @@ cdef class Kernel:
         queues = np.zeros(5 * capacity, np.int64)
         queues[:2 * k.n_impulses] = self._impulses[:k.n_impulses].ravel()
         queues[2 * capacity:2 * capacity + 3 * k.n_events] = self._events[:k.n_events].ravel()
-        counters = np.array([k.count, k.fed, k.bits, k.n_impulses, k.n_events], np.int64)
+        counters = np.array([k.count, k.fed, k.bits, k.n_impulses, k.n_events, k.frozen], np.int64)
         ints = np.concatenate([counters, self._bits, self._flags, queues])
         return pack_state(self.params, ints, self._floats)
 
@@ -393,9 +409,9 @@ cdef class Kernel:
         cdef Py_ssize_t capacity = self.params.pending_capacity
         ints, floats = unpack_state(self.params, state)
         queues = ints[ints.size - 5 * capacity:]
-        k.count, k.fed, k.bits, k.n_impulses, k.n_events = ints[:5].tolist()
-        self._bits[:] = ints[5:5 + k.n_ch]
-        self._flags[:] = ints[5 + k.n_ch:5 + k.n_ch + k.n_history]
+        k.count, k.fed, k.bits, k.n_impulses, k.n_events, k.frozen = ints[:6].tolist()
+        self._bits[:] = ints[6:6 + k.n_ch]
+        self._flags[:] = ints[6 + k.n_ch:6 + k.n_ch + k.n_history]
         self._impulses[:capacity] = queues[:2 * capacity].reshape(-1, 2)
         self._events[:capacity] = queues[2 * capacity:].reshape(-1, 3)
         self._floats[:] = floats

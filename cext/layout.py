@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from cext.params import KernelParams
 
-KERNEL_ABI: Final = 1
+KERNEL_ABI: Final = 2
 """Raised by one whenever compiled code, parameters or state stop fitting an older build of the others."""
 
 NONFINITE: Final = 1
@@ -101,16 +101,17 @@ def new_output(params: KernelParams, n_ticks: int, n_events: int) -> Output:
 # Saved state: magic, ABI, digest of the parameters, SHA-256 of the body, body.
 # The body is int64 then float64, in the order below; both implementations write equal bytes.
 #   int64    sample count, good samples in a row, flag bits since the last tick, impulses waiting, events
-#   waiting,
+#            waiting, ticks for which the muscle regression still rests,
 #            channel bits (C), history flags (H), impulses (capacity, 2: tick, channel),
 #            events (capacity, 3: tick, sample, id)
-#   float64  learned: weights (L, B+1), covariance (L, L), updates, muscle mean, variance, updates
+#   float64  learned: weights (L, B+1), covariance (L, L), muscle regression (J, 2: offset, slope), its P (3:
+#            both variances with the covariance between them), updates, muscle mean, variance, updates
 #            transient: equal samples in a row (C), previous sample (C), filter (S, 2, lanes), power (lanes),
 #            s1 (B), s2 (B), history of e (H, L)
 
 _MAGIC: Final = b"cereloop-kernel\0"
 _HEAD: Final = len(_MAGIC) + 8 + 32 + 32
-N_COUNTERS: Final = 5
+N_COUNTERS: Final = 6
 
 
 def n_state_ints(params: KernelParams) -> int:
@@ -120,7 +121,15 @@ def n_state_ints(params: KernelParams) -> int:
 
 def n_learned_floats(params: KernelParams) -> int:
     """Return how many float64 the learned part of a state holds."""
-    return params.n_learned * (params.n_basis + 1 + params.n_learned) + 4
+    return params.n_learned * (params.n_basis + 1 + params.n_learned) + 2 * params.n_streams + 7
+
+
+def start_of_learned(params: KernelParams) -> NDArray[np.float64]:
+    """Return what is learned before the first sample, in the order of a state."""
+    offset, slope = params.muscle_variance_start.tolist()
+    tail = [offset, 0.0, slope, 0.0, 0.0, 1.0, 0.0]
+    parts = params.weights_start, np.diag(params.variance_start), params.muscle_start
+    return np.concatenate([*(part.ravel() for part in parts), tail])
 
 
 def n_state_floats(params: KernelParams) -> int:
@@ -162,12 +171,12 @@ def unpack_state(params: KernelParams, state: bytes) -> tuple[NDArray[np.int64],
         raise ValueError("state: damaged (length or checksum do not match)")
     ints = np.frombuffer(body, dtype=np.int64, count=n_ints).copy()
     floats = np.frombuffer(body, dtype=np.float64, offset=8 * n_ints).copy()
-    count, fed, bits, n_impulses, n_events = ints[:N_COUNTERS].tolist()
+    count, fed, bits, n_impulses, n_events, frozen = ints[:N_COUNTERS].tolist()
     capacity = params.pending_capacity
     channels = ints[-5 * capacity : -3 * capacity].reshape(-1, 2)[: max(n_impulses, 0), 1]
     if (
         not (0 <= count <= SAMPLE_LIMIT and 0 <= fed <= count and 0 <= bits < 64)
-        or not (0 <= n_impulses <= capacity and 0 <= n_events <= capacity)
+        or not (0 <= n_impulses <= capacity and 0 <= n_events <= capacity and 0 <= frozen <= params.freeze_ticks)
         or (channels.size and not (channels.min() >= 0 and channels.max() < params.n_markers))
     ):
         raise ValueError("state: holds impossible numbers")

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 MAX_LEARNED = 16
+_MUSCLE_VARIANCE = (100.0, 0.02)  # offset: not known at all; slope: about 0.4 beside an envelope's own spread
 _LANES = 8  # chains are padded to whole vectors; the padding has zero weight
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class KernelParams:
-    """Parameters of the per-sample kernel (SCIENCE K0, K2, K3, K5-K8).
+    """Parameters of the per-sample kernel (SCIENCE K0 to K8).
 
     Arrays are copied, made C-contiguous and read-only. Letters: C channels, V chains (spatial filter, causal
     bank, envelope), S sections, J streams, L learned streams (the first of J), B basis functions.
@@ -35,8 +36,9 @@ class KernelParams:
     reference : float, shape (C,)
         K0: ``x - sum_c reference[c] * x[c]``. Weights sum to 1, or are all zero for no re-reference.
     projection : float, shape (V, C)
-        One spatial filter per chain, applied after K0. K1's calibrated weights arrive through this array.
-        K0 is linear, so both are folded into one matrix (``folded_projection``).
+        K1: one spatial filter per chain, applied after K0; a calibrated one or a single channel. Chains of
+        different bands may have different filters. K0 is linear, so both are folded into one matrix
+        (``folded_projection``).
     sos : float, shape (V, S, 6)
         K2: second-order sections as SciPy has them, ``a0 = 1``, padded with ``[1, 0, 0, 1, 0, 0]``.
     n_sections : int, shape (V,)
@@ -64,7 +66,25 @@ class KernelParams:
     muscle_stream : int
         Stream that measures muscle activity; -1 where the sampling rate cannot carry one.
     muscle_z_limit, muscle_rate : float
-        Frames beyond the limit are flagged; the rate of the running mean and variance, per tick.
+        Frames beyond the limit are flagged; the rate per tick at which the past is forgotten, 1 / (120 s), by
+        the stream's running mean and variance, and by K4, whose lambda is ``1 - muscle_rate``.
+    regress_muscle : bool
+        K4: take from every other stream what a regression on ``[1, L[muscle_stream]]`` explains, offset and
+        slope; the residual, not L, goes on to K6. Off, or without a muscle stream: L goes on.
+    muscle_start : float, shape (J, 2), optional
+        K4: offset and slope of each stream to begin with (from a calibration); zero if not given. The muscle
+        stream's own row is not used.
+    muscle_variance_start : float, shape (2,), optional
+        K4: variances of offset and slope to begin with, in residual variances (the diagonal of P); 100 and
+        0.02 if not given. The slope's never grows beyond its start: see ``cext.reference_muscle``.
+    freeze_channels : int, shape (F,), optional
+        K4: marker channels after whose impulses the regression does not learn (outcomes: what they evoke in
+        muscle and brain alike is no muscle artefact); none if not given.
+    freeze_ticks : int
+        K4: for how many ticks, from the impulse's own on; 41 at 50 Hz are the ticks within [0, 0.8] s.
+    use_basis, use_forward_model, use_innovation : bool
+        Switches of K5, K6 and K7. K5 off: impulses drive no basis function, the bias stays. K6 off: Lhat is 0
+        and nothing is predicted or learned. K7 off: s is 1, z is e, nu is NaN, no covariance is learned.
     bias : float
         K5: constant last element of the basis vector.
     learning_rate : float
@@ -114,6 +134,14 @@ class KernelParams:
     muscle_stream: int = -1
     muscle_z_limit: float = 4.0
     muscle_rate: float = 1.0 / 6000.0
+    regress_muscle: bool = True
+    muscle_start: NDArray[np.float64] = None  # type: ignore[assignment]  # filled in below
+    muscle_variance_start: NDArray[np.float64] = None  # type: ignore[assignment]  # filled in below
+    freeze_channels: NDArray[np.int64] = None  # type: ignore[assignment]  # filled in below
+    freeze_ticks: int = 41
+    use_basis: bool = True
+    use_forward_model: bool = True
+    use_innovation: bool = True
     bias: float = 0.3
     learning_rate: float = 0.005
     variance_rate: float = 1.0 / 1500.0
@@ -140,15 +168,19 @@ class KernelParams:
         self._array("n_sections", np.int64, (n_v,))
         self._array("smoothing", np.float64, (n_v,))
         self._array("pooling", np.float64, (None, n_v))
+        n_j, n_l = self.n_streams, self.n_learned
+        _require(n_j >= n_l, "pooling", f"at least n_learned = {n_l} streams", n_j)
         self._array("basis_channel", np.int64, (None,))
         n_b = self.basis_channel.shape[0]
         self._array("basis_tau_s", np.float64, (n_b,))
-        n_l = self.n_learned
         self._array("windows", np.int64, (n_l, 2))
         self._array("baseline", np.int64, (2,))
         self._array("weights_start", np.float64, (n_l, n_b + 1), default=0.0)
         self._array("variance_start", np.float64, (n_l,), default=1.0)
         self._array("rail_uv", np.float64, (n_ch,), default=math.inf)
+        self._array("muscle_start", np.float64, (n_j, 2), default=0.0)
+        self._array("muscle_variance_start", np.float64, (2,), default=_MUSCLE_VARIANCE)
+        self._array("freeze_channels", np.int64, (None,), default=0)
         self._relations()
         object.__setattr__(self, "digest", self._fingerprint())
 
@@ -160,10 +192,13 @@ class KernelParams:
         self._integer("muscle_stream", -1, 1 << 20)
         self._integer("warmup_samples", 0, 1 << 31)
         self._integer("flat_samples", 0, 1 << 31)
+        self._integer("freeze_ticks", 0, 1 << 20)
+        for name in ("regress_muscle", "use_basis", "use_forward_model", "use_innovation"):
+            _require(isinstance(getattr(self, name), bool), name, "True or False", getattr(self, name))
         self._number("sfreq_hz", 128.0, 4096.0)
         self._number("floor_uv2", 1e-30, 1e30)
         self._number("muscle_z_limit", 0.0, 1e6)
-        self._number("muscle_rate", 1e-12, 1.0)
+        self._number("muscle_rate", 1e-12, 0.5)
         self._number("bias", -1e3, 1e3)
         self._number("learning_rate", 0.0, 1.0)
         self._number("variance_rate", 1e-12, 1.0)
@@ -185,7 +220,6 @@ class KernelParams:
         _require(zero or abs(total - 1.0) <= 1e-9, "reference", "a sum of 1, or all zero", total)
         for name, weights in (("reference", self.reference), ("projection", self.projection)):
             _require(not weights[..., unused].any(), name, "zero for channels that are not used")
-        _require(n_j >= self.n_learned, "pooling", f"at least n_learned = {self.n_learned} streams", n_j)
         _require(self.muscle_stream < n_j, "muscle_stream", f"-1 or a stream below {n_j}", self.muscle_stream)
         counts = self.n_sections
         _require(((counts >= 0) & (counts <= n_s)).all(), "n_sections", f"0 to {n_s}", counts)
@@ -198,13 +232,16 @@ class KernelParams:
         _require(stable.all(), "sos", "stable sections (poles inside the unit circle)")
         a = self.smoothing
         _require(((a >= 0.0) & (a < 1.0)).all(), "smoothing", "0 <= a < 1", a)
-        markers, tau = self.basis_channel, self.basis_tau_s
-        _require(((markers >= 0) & (markers < 4096)).all(), "basis_channel", "from 0 to 4095", markers)
+        tau = self.basis_tau_s
+        for name, markers in (("basis_channel", self.basis_channel), ("freeze_channels", self.freeze_channels)):
+            _require(((markers >= 0) & (markers < 4096)).all(), name, "from 0 to 4095", markers)
         shortest = 0.2 / self.feature_rate_hz
         _require(((tau >= shortest) & (tau <= 600.0)).all(), "basis_tau_s", "a fifth of a tick to 600 s", tau)
         _require(
             (self.variance_start > 0.0).all(), "variance_start", "positive variances", self.variance_start
         )
+        doubt = self.muscle_variance_start
+        _require(((doubt > 0.0) & (doubt <= 1e6)).all(), "muscle_variance_start", "above 0, at most 1e6", doubt)
         _require((self.rail_uv > 0.0).all(), "rail_uv", "positive rails (infinite = off)", self.rail_uv)
         for name, spans in (("windows", self.windows), ("baseline", self.baseline[None, :])):
             _require((np.abs(spans) <= 1 << 20).all(), name, "ticks within +-2**20", spans)
@@ -243,8 +280,13 @@ class KernelParams:
 
     @property
     def n_markers(self) -> int:
-        """Number of marker channels: the largest of ``basis_channel`` plus one."""
-        return int(self.basis_channel.max()) + 1 if self.n_basis else 0
+        """Number of marker channels: the largest of ``basis_channel`` and ``freeze_channels`` plus one."""
+        return 1 + max((int(c.max()) for c in (self.basis_channel, self.freeze_channels) if c.size), default=-1)
+
+    @property
+    def n_regressed(self) -> int:
+        """Streams that K4 works on: all but the muscle's own, or none."""
+        return self.n_streams - 1 if self.regress_muscle and self.muscle_stream >= 0 else 0
 
     @property
     def event_stop(self) -> int:
@@ -260,17 +302,20 @@ class KernelParams:
     @property
     def n_columns(self) -> int:
         """Columns of ``Output.frames``."""
-        return self.n_streams + 4 * self.n_learned + 2
+        return self.n_streams + self.n_regressed + 4 * self.n_learned + 2
 
     @property
     def columns(self) -> dict[str, slice]:
-        """Columns of ``Output.frames`` by quantity: L, Lhat, e, s, z, nu, muscle_z."""
-        edges = np.cumsum([0, self.n_streams, *[self.n_learned] * 4, 1, 1]).tolist()
-        names = ("L", "Lhat", "e", "s", "z", "nu", "muscle_z")
+        """Columns of ``Output.frames`` by quantity: L, Lres, Lhat, e, s, z, nu, muscle_z.
+
+        Lres is what K4 left of L, of every stream but the muscle's own; there is none where K4 is off.
+        """
+        edges = np.cumsum([0, self.n_streams, self.n_regressed, *[self.n_learned] * 4, 1, 1]).tolist()
+        names = ("L", "Lres", "Lhat", "e", "s", "z", "nu", "muscle_z")
         return {name: slice(a, b) for name, a, b in zip(names, edges, edges[1:], strict=False)}
 
     def column_names(self, streams: list[str]) -> list[str]:
-        """Name the columns of ``Output.frames`` after the streams: ``L.PFT_L ... z.PFB_R``, nu, muscle_z.
+        """Name the columns of ``Output.frames``: ``L.PFT_L ... Lres.PFT_L ... z.PFB_R``, nu, muscle_z.
 
         Raises
         ------
@@ -280,7 +325,9 @@ class KernelParams:
         if len(streams) != self.n_streams or len(set(streams)) != len(streams):
             raise ValueError(f"streams: expected {self.n_streams} different names, got {streams}")
         learned = [f"{what}.{name}" for what in ("Lhat", "e", "s", "z") for name in streams[: self.n_learned]]
-        return [f"L.{name}" for name in streams] + learned + ["nu", "muscle_z"]
+        regressed = [name for i, name in enumerate(streams) if self.n_regressed and i != self.muscle_stream]
+        levels = [f"L.{name}" for name in streams] + [f"Lres.{name}" for name in regressed]
+        return [*levels, *learned, "nu", "muscle_z"]
 
     # -- checks -----------------------------------------------------------------------------------
 
@@ -301,11 +348,11 @@ class KernelParams:
         object.__setattr__(self, name, float(value))
 
     def _array(
-        self, name: str, dtype: DTypeLike, shape: tuple[int | None, ...], default: float | None = None
+        self, name: str, dtype: DTypeLike, shape: tuple[int | None, ...], default: ArrayLike | None = None
     ) -> None:
         value: ArrayLike | None = getattr(self, name)
         if value is None and default is not None:
-            value = np.full([n or 0 for n in shape], default)
+            value = np.broadcast_to(default, [n or 0 for n in shape])
         array: NDArray[Any] = np.asarray(value)
         wanted = np.dtype(dtype)
         kinds = {"b": "b", "i": "iu", "f": "fiu"}[wanted.kind]

@@ -13,6 +13,7 @@ from cext.layout import (
     EXCLUDED,
     FLAT,
     MUSCLE,
+    N_COUNTERS,
     NONFINITE,
     RAILED,
     SAMPLE_LIMIT,
@@ -24,6 +25,7 @@ from cext.layout import (
     unpack_state,
 )
 from cext.params import KernelParams
+from cext.reference_muscle import MuscleRegression
 
 _FADED = 1e-250
 
@@ -42,10 +44,11 @@ class ReferenceKernel:
     form II transposed), K3 (power). The first good sample sets the filters to their steady state for that
     sample's value, so a constant offset leaves no transient; the power starts at 0.
 
-    One tick (``_tick``), in this order: basis (K5), log power (K3), prediction and error (K6), z and NIS with
-    the statistics from *before* this tick (K7), muscle z, and, only if no flag is set, learning (K6: NLMS
-    with a constant 1 in the denominator, as in Haykin, Adaptive Filter Theory; as a cerebellar rule: Dean,
-    Porrill & Stone 2002). Then events (K8).
+    One tick (``_tick``), in this order: basis (K5), log power (K3), what muscle does not explain of it (K4:
+    ``cext.reference_muscle``), prediction and error (K6), z and NIS with the statistics from *before* this
+    tick (K7), muscle z, and, only if no flag is set, learning (K4, unless an outcome has just frozen it; K6:
+    NLMS with a constant 1 in the denominator, as in Haykin, Adaptive Filter Theory; as a cerebellar rule:
+    Dean, Porrill & Stone 2002). Then events (K8).
     """
 
     def __init__(self, params: KernelParams) -> None:
@@ -65,17 +68,19 @@ class ReferenceKernel:
         self._rail: list[float] = params.rail_uv.tolist()
         self._used: list[bool] = params.used.tolist()
         self._pooling: list[list[float]] = params.pooling.tolist()
+        self._freezes = set(params.freeze_channels.tolist())
         self._ratio, self._period = params.tick_ratio
 
         self._w: list[list[float]] = params.weights_start.tolist()
         self._cov: list[list[float]] = np.diag(params.variance_start).tolist()
+        self._muscle = MuscleRegression(params)
         self._updates, self._muscle_mean, self._muscle_var, self._muscle_updates = 0.0, 0.0, 1.0, 0.0
         self._count = 0
         self._forget()
 
     def _forget(self) -> None:
         p = self.params
-        self._fed, self._bits = 0, 0
+        self._fed, self._bits, self._frozen = 0, 0, 0
         self._channel_bits = [0] * p.n_channels
         self._run = [0.0] * p.n_channels
         self._prev = [math.nan] * p.n_channels
@@ -134,7 +139,12 @@ class ReferenceKernel:
     def _basis(self, tick: int) -> list[float]:
         drive = [0.0] * self.params.n_markers
         while self._impulses and self._impulses[0][0] <= tick:
-            drive[self._impulses.pop(0)[1]] += 1.0
+            channel = self._impulses.pop(0)[1]
+            drive[channel] += 1.0
+            if channel in self._freezes:
+                self._frozen = self.params.freeze_ticks
+        if not self.params.use_basis:
+            drive = [0.0] * self.params.n_markers
         phi = []
         for b, channel in enumerate(self.params.basis_channel.tolist()):
             a = self._decay[b]
@@ -147,8 +157,10 @@ class ReferenceKernel:
 
     def _late_impulse(self, channel: int, age: int) -> None:
         """Add what an impulse has become ``age`` ticks after its own: a**age and (age + 1) a**age."""
+        if channel in self._freezes:
+            self._frozen = max(self._frozen, self.params.freeze_ticks - (age + 1))
         for b, driver in enumerate(self.params.basis_channel.tolist()):
-            if driver == channel:
+            if driver == channel and self.params.use_basis:
                 s1 = s2 = 1.0
                 for _ in range(age):
                     s1 = self._decay[b] * s1
@@ -170,34 +182,49 @@ class ReferenceKernel:
         flags = self._bits
         if self._fed == 0 or self._fed < p.warmup_samples:
             flags |= WARMUP
-        muscle_z = math.nan
-        predicted = []
-        for row in self._w:
-            total = 0.0
-            for w, f in zip(row, phi, strict=True):
-                total += w * f
-            predicted.append(total)
-        sd = [math.sqrt(self._cov[j][j] + p.variance_floor) for j in range(p.n_learned)]
+        predicted = self._predict(phi)
+        sd = [1.0] * p.n_learned
+        if p.use_innovation:
+            sd = [math.sqrt(self._cov[j][j] + p.variance_floor) for j in range(p.n_learned)]
+        level = self._levels() if self._fed > 0 else [math.nan] * p.n_streams
+        residual = self._muscle.residuals(level) if p.n_regressed else level
+        nu = muscle_z = math.nan
         if self._fed > 0:
-            level = self._levels()
-            # K4 belongs here: the residual of L after regression on the muscle stream; until then L itself.
-            e = [level[j] - predicted[j] for j in range(p.n_learned)]
+            e = [residual[j] - predicted[j] for j in range(p.n_learned)]
             z = [e[j] / sd[j] for j in range(p.n_learned)]
-            nu = self._nis(e)
+            if p.use_innovation:
+                nu = self._nis(e)
             if p.muscle_stream >= 0:
                 muscle_z = self._muscle_z(level[p.muscle_stream])
                 flags |= MUSCLE if muscle_z > p.muscle_z_limit else 0
         else:
-            level, nu = [math.nan] * p.n_streams, math.nan
             e = z = [math.nan] * p.n_learned
         if flags == 0:
-            self._learn(e, phi)
+            if p.n_regressed and self._frozen == 0:
+                self._muscle.learn(residual)
+            if p.use_forward_model:
+                self._learn_model(e, phi)
+            if p.use_innovation:
+                self._learn_spread(e)
             if p.muscle_stream >= 0:
                 self._learn_muscle(level[p.muscle_stream])
+        self._frozen = max(0, self._frozen - 1)
         self._history[tick % p.history_ticks] = e
         self._history_flags[tick % p.history_ticks] = flags
         self._bits = 0
-        return [*level, *predicted, *e, *sd, *z, nu, muscle_z], flags
+        regressed = [value for j, value in enumerate(residual) if p.n_regressed and j != p.muscle_stream]
+        return [*level, *regressed, *predicted, *e, *sd, *z, nu, muscle_z], flags
+
+    def _predict(self, phi: list[float]) -> list[float]:
+        """K6: what the forward model expects of each learned stream; 0 where it is off."""
+        predicted = []
+        for row in self._w:
+            total = 0.0
+            if self.params.use_forward_model:
+                for w, f in zip(row, phi, strict=True):
+                    total += w * f
+            predicted.append(total)
+        return predicted
 
     def _levels(self) -> list[float]:
         """K3: pooled log powers."""
@@ -236,8 +263,8 @@ class ReferenceKernel:
             nu += h[i] * h[i]
         return nu
 
-    def _learn(self, e: list[float], phi: list[float]) -> None:
-        """K6: W += mu e phi' / (1 + |phi|^2). K7: S = (1 - g) S + g e e'."""
+    def _learn_model(self, e: list[float], phi: list[float]) -> None:
+        """K6: W += mu e phi' / (1 + |phi|^2)."""
         norm = 1.0
         for f in phi:
             norm += f * f
@@ -245,6 +272,9 @@ class ReferenceKernel:
             g = self.params.learning_rate * error / norm
             for b, f in enumerate(phi):
                 row[b] += g * f
+
+    def _learn_spread(self, e: list[float]) -> None:
+        """K7: S = (1 - g) S + g e e'."""
         g = max(1.0 / (self._updates + 2.0), self.params.variance_rate)
         for i, row in enumerate(self._cov):
             for j in range(len(row)):
@@ -378,13 +408,18 @@ class ReferenceKernel:
     @property
     def learned(self) -> NDArray[np.float64]:
         """Copy of all learned state, in the order of a saved state."""
-        tail = [self._updates, self._muscle_mean, self._muscle_var, self._muscle_updates]
-        return np.concatenate([np.ravel(self._w), np.ravel(self._cov), tail])
+        tail = [*self._muscle.doubt, self._updates, self._muscle_mean, self._muscle_var, self._muscle_updates]
+        return np.concatenate([np.ravel(self._w), np.ravel(self._cov), np.ravel(self._muscle.theta), tail])
 
     @property
     def weights(self) -> NDArray[np.float64]:
         """Copy of the forward model's weights, shape (n_learned, n_basis + 1)."""
         return np.array(self._w)
+
+    @property
+    def muscle_weights(self) -> NDArray[np.float64]:
+        """Copy of the muscle regression, shape (n_streams, 2): offset and slope."""
+        return np.array(self._muscle.theta)
 
     def get_state(self) -> bytes:
         """Return everything that a bitwise equal continuation needs."""
@@ -393,7 +428,7 @@ class ReferenceKernel:
         impulses[: len(self._impulses)] = np.reshape(self._impulses, (-1, 2))
         events = np.zeros((capacity, 3), np.int64)
         events[: len(self._events)] = np.reshape(self._events, (-1, 3))
-        counters = [self._count, self._fed, self._bits, len(self._impulses), len(self._events)]
+        counters = [self._count, self._fed, self._bits, len(self._impulses), len(self._events), self._frozen]
         ints = [*counters, *self._channel_bits, *self._history_flags]
         ints += [*impulses.ravel().tolist(), *events.ravel().tolist()]
         memory = np.reshape(self._memory, (self.params.n_lanes, self.params.n_stages, 2))
@@ -412,9 +447,9 @@ class ReferenceKernel:
         p = self.params
         ints, floats = unpack_state(p, state)
         counters, bits, flags, impulses, events = np.split(
-            ints, np.cumsum([5, p.n_channels, p.history_ticks, 2 * p.pending_capacity])
+            ints, np.cumsum([N_COUNTERS, p.n_channels, p.history_ticks, 2 * p.pending_capacity])
         )
-        self._count, self._fed, self._bits, n_impulses, n_events = counters.tolist()
+        self._count, self._fed, self._bits, n_impulses, n_events, self._frozen = counters.tolist()
         self._channel_bits, self._history_flags = bits.tolist(), flags.tolist()
         self._impulses = [(t, c) for t, c in impulses.reshape(-1, 2)[:n_impulses].tolist()]
         self._events = [(t, s, i) for t, s, i in events.reshape(-1, 3)[:n_events].tolist()]
@@ -422,6 +457,8 @@ class ReferenceKernel:
         sizes = [
             n_l * (n_b + 1),
             n_l * n_l,
+            2 * p.n_streams,
+            3,
             4,
             p.n_channels,
             p.n_channels,
@@ -430,8 +467,9 @@ class ReferenceKernel:
             n_b,
             n_b,
         ]
-        w, cov, stats, run, prev, memory, power, s1, s2, history = np.split(floats, np.cumsum(sizes))
+        w, cov, theta, doubt, stats, run, prev, memory, power, s1, s2, history = np.split(floats, np.cumsum(sizes))
         self._w, self._cov = w.reshape(n_l, n_b + 1).tolist(), cov.reshape(n_l, n_l).tolist()
+        self._muscle.restore(theta, doubt)
         self._updates, self._muscle_mean, self._muscle_var, self._muscle_updates = stats.tolist()
         self._run, self._prev, self._power = run.tolist(), prev.tolist(), power.tolist()
         self._memory = memory.reshape(p.n_stages, 2, lanes).transpose(2, 0, 1).tolist()

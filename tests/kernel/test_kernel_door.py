@@ -44,6 +44,14 @@ from cext.layout import pack_state, unpack_state
         ("smoothing", np.ones(5), "0 <= a < 1"),
         ("pooling", np.ones((3, 5)), "at least n_learned = 4 streams"),
         ("muscle_stream", 5, "a stream below 5"),
+        ("muscle_rate", 0.6, "from 1e-12 to 0.5"),
+        ("muscle_start", np.zeros((4, 2)), r"shape \(5, 2\)"),
+        ("muscle_variance_start", np.array([1.0, 0.0]), "above 0"),
+        ("muscle_variance_start", np.ones(3), r"shape \(2\)"),
+        ("freeze_channels", np.array([-1]), "from 0 to 4095"),
+        ("freeze_ticks", -1, "an integer from 0"),
+        ("regress_muscle", 1, "True or False"),
+        ("use_innovation", "no", "True or False"),
         ("learning_rate", 1.5, "from 0 to 1"),
         ("variance_rate", 0.0, "a number from"),
         ("variance_start", np.zeros(4), "positive variances"),
@@ -84,6 +92,8 @@ def test_digest_tells_parameters_apart() -> None:
     assert hash(make_params()) == hash(make_params())
     for change in (
         {"bias": 0.31},
+        {"use_basis": False},
+        {"freeze_channels": [0]},
         {"muscle_stream": -1},
         {"windows": np.array([[3, 9]] * 4)},
         {"n_learned": 4},
@@ -96,7 +106,10 @@ def test_columns_are_named_in_order() -> None:
     streams = ["PFT_L", "PFT_R", "PFB_L", "PFB_R", "EMG"]
     names = params.column_names(streams)
     assert len(names) == params.n_columns == len(set(names))
-    assert names[:6] == [*(f"L.{s}" for s in streams), "Lhat.PFT_L"]
+    assert names[:10] == [*(f"L.{s}" for s in streams), *(f"Lres.{s}" for s in streams[:4]), "Lhat.PFT_L"]
+    without = make_params(regress_muscle=False)
+    assert without.column_names(streams) == [name for name in names if not name.startswith("Lres")]
+    assert make_params(muscle_stream=-1).column_names(streams) == without.column_names(streams)
     for quantity, where in params.columns.items():
         assert all(name.split(".")[0] == quantity for name in names[where])
     with pytest.raises(ValueError, match="streams: expected 5"):
@@ -186,7 +199,7 @@ def test_foreign_and_damaged_states_are_refused(change: str, kind: type) -> None
     assert other.get_state() == before
 
 
-@pytest.mark.parametrize(("index", "value"), [(0, -1), (1, -1), (3, 65), (3, -1), (4, 65)])
+@pytest.mark.parametrize(("index", "value"), [(0, -1), (1, -1), (3, 65), (3, -1), (4, 65), (5, -1), (5, 42)])
 def test_a_sealed_state_with_impossible_numbers_is_refused(index: int, value: int) -> None:
     params = make_params()
     ints, floats = unpack_state(params, Kernel(params).get_state())

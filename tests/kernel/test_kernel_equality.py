@@ -26,6 +26,7 @@ from cext.derive import derive, folded_projection
 from cext.reference import ReferenceKernel
 
 RATES = [128.0, 160.0, 250.0, 256.0, 499.93, 512.0, 1000.0, 2048.0, 4096.0]
+SWITCHES = ["regress_muscle", "use_basis", "use_forward_model", "use_innovation"]
 quick = settings(deadline=None, max_examples=50, suppress_health_check=list(HealthCheck))
 
 
@@ -50,6 +51,12 @@ def sessions(draw: st.DrawFn) -> tuple[KernelParams, Any, Any, Any]:
         pooling=rng.normal(size=(6, 5)) * (rng.random((6, 5)) < 0.6),
         muscle_stream=draw(st.integers(-1, 5)),
         muscle_z_limit=draw(st.sampled_from([0.5, 4.0])),
+        muscle_rate=draw(st.sampled_from([1e-4, 0.2])),
+        muscle_start=rng.normal(size=(6, 2)) if draw(st.booleans()) else None,
+        muscle_variance_start=[100.0, draw(st.sampled_from([0.02, 100.0]))],
+        freeze_channels=np.flatnonzero([draw(st.booleans()), draw(st.booleans())]),
+        freeze_ticks=draw(st.sampled_from([0, 9, 41])),
+        **dict.fromkeys(draw(st.sets(st.sampled_from(SWITCHES))), False),
         n_learned=4,
         learning_rate=draw(st.sampled_from([0.0, 0.005, 0.5])),
         variance_rate=draw(st.sampled_from([0.01, 0.5])),
@@ -89,7 +96,7 @@ def test_equals_the_reference_in_every_bit(session: Any, lateness: int) -> None:
 
 def test_equality_covers_every_branch() -> None:
     """Guard the test above: one long session with all flags, learning and valid events is equal too."""
-    params = make_params()
+    params = make_params(freeze_channels=[1], weights_start=np.full((4, 4), 0.01))
     x = recording(3000)
     x[500, 1], x[900:910, 2], x[1500, 0] = np.nan, 3.0, 2e5
     x[2300:2304, 0] *= 60.0
@@ -102,7 +109,11 @@ def test_equality_covers_every_branch() -> None:
     assert compiled.get_state() == reference.get_state()
     assert np.bitwise_or.reduce(out.frame_flags) == 63
     assert out.event_valid.tolist() == [0, 1, 1]
-    assert np.abs(compiled.weights).max() > 0.1
+    assert np.abs(compiled.weights - params.weights_start).max() > 0.01
+    assert (compiled.muscle_weights[:4] != 0.0).all()
+    assert not compiled.muscle_weights[4].any()
+    changed = compiled.learned != Kernel(params).learned
+    assert np.flatnonzero(~changed).tolist() == [40, 41]  # of all learned numbers only the muscle's own regression
 
 
 @given(sessions(), st.lists(st.integers(0, 60), max_size=40), st.booleans())
