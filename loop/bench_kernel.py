@@ -112,6 +112,8 @@ class NumpyWork:
         self._s1, self._s2 = np.zeros(n_basis), np.zeros(n_basis)
         self._decay = np.exp(-1.0 / (params.basis_tau_s * params.feature_rate_hz))
         self._gain = math.e / (params.basis_tau_s * params.feature_rate_hz)
+        self._muscle_weights = np.zeros((params.n_streams, 2))
+        self._muscle_doubt = np.diag(params.muscle_variance_start)
         self._covariance = np.eye(params.n_learned)
         self._step = round(params.sfreq_hz / params.feature_rate_hz)
 
@@ -132,7 +134,7 @@ class NumpyWork:
         at = np.arange(self._step - 1, len(samples), self._step)
         streams = np.log(power[at] + p.floor_uv2) @ p.pooling.T
         z = np.empty((len(at), p.n_learned))
-        for i, level in enumerate(streams[:, : p.n_learned]):
+        for i, level in enumerate(streams):
             z[i] = self._tick(level)
         return z
 
@@ -151,12 +153,23 @@ class NumpyWork:
         self._s2 = self._decay * self._s2 + self._s1
         phi = self._phi
         phi[:-1] = self._s2 * self._gain
-        error = level - self._weights @ phi
+        error = self._without_muscle(level)[: p.n_learned] - self._weights @ phi
         z: npt.NDArray[np.float64] = error / np.sqrt(np.diag(self._covariance))
         error @ np.linalg.solve(self._covariance, error)
         self._weights += p.learning_rate * np.outer(error, phi) / (1.0 + phi @ phi)
         self._covariance += p.variance_rate * (np.outer(error, error) - self._covariance)
         return z
+
+    def _without_muscle(self, level: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """K4: recursive least squares on offset and muscle stream."""
+        keep = 1.0 - self._p.muscle_rate
+        q = np.array([1.0, level[self._p.muscle_stream]])
+        residual: npt.NDArray[np.float64] = level - self._muscle_weights @ q
+        seen = self._muscle_doubt @ q
+        gain = seen / (keep + q @ seen)
+        self._muscle_weights += np.outer(residual, gain)
+        self._muscle_doubt = (self._muscle_doubt - np.outer(gain, seen)) / keep
+        return residual
 
 
 class Noise:

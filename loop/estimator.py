@@ -16,6 +16,7 @@ from scipy import signal
 
 from cext.kernel import Kernel
 from cext.params import KernelParams
+from loop import markers
 from loop.calibration.errors import CalibrationError
 from loop.calibration.file import Calibration, check_fit
 from loop.config import Config
@@ -45,6 +46,10 @@ TAU_MUSCLE_S: Final = 0.05
 # K5: cues tau .1 .3 .7 1.2 s; outcomes .05 .1 .2 .4 .8 s.
 CUE_TAUS_S: Final = (0.1, 0.3, 0.7, 1.2)
 OUTCOME_TAUS_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8)
+
+# K4: after these the muscle regression rests for [0, .8] s, so that what an outcome evokes is not taken for muscle.
+OUTCOMES: Final = ("NOX", "INN", "OMI")
+REST_TICKS: Final = 41
 
 # K8 windows in ticks of 20 ms: beta .12–.36 s, theta .30–.70 s, baseline -.60 to -.10 s.
 BETA_WINDOW: Final = (6, 18)
@@ -224,6 +229,12 @@ def _params(
         pooling=pool,
         n_learned=len(LEARNED),
         muscle_stream=muscle_stream,
+        regress_muscle=config.estimator.muscle_regression,
+        freeze_channels=np.array([markers.CHANNELS.index(name) for name in OUTCOMES]),
+        freeze_ticks=REST_TICKS,
+        use_basis=config.estimator.basis,
+        use_forward_model=config.estimator.forward_model,
+        use_innovation=config.estimator.innovation,
         warmup_samples=round(config.estimator.warmup_s * layout.sfreq_hz),
         windows=np.array([THETA_WINDOW, THETA_WINDOW, BETA_WINDOW, BETA_WINDOW]),
         baseline=np.array(BASELINE),
