@@ -1,4 +1,4 @@
-"""The commands around the estimate: ``calibrate`` and ``estimators``."""
+"""The commands around the estimate: ``calibrate``, ``estimators`` and ``latency``."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     app.command()(calibrate)
     app.command()(estimators)
+    app.command()(latency)
 
 
 def calibrate(
@@ -95,6 +96,39 @@ def estimators(as_json: JsonOption = False) -> None:
     table.add_column("what it is", overflow="fold")
     for entry in entries:
         table.add_row(entry.name, entry.origin, f"[red]{entry.problem}[/]" if entry.problem else entry.summary)
+    Console().print(table)
+
+
+def latency(
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    rate_hz: Annotated[float | None, typer.Option("--rate", metavar="HZ", help="The stream's rate, if not known yet.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say where the time goes from brain to current: filters, envelopes, windows, transport, ticks, ramp.
+
+    Computed from the filters and the configuration; what is assumed is marked. `cereloop bench` measures this machine's part.
+
+    Example: `cereloop latency --config live.toml --rate 500`
+    """
+    from loop.stage_latency import stage_latencies
+
+    chosen = configured(config, "simulate", overrides, {})
+    try:
+        stages = stage_latencies(chosen, rate_hz)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--rate") from error
+    if as_json:
+        typer.echo(msgspec.json.encode(stages).decode())
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("stage", no_wrap=True)
+    table.add_column("delay", justify="right", no_wrap=True)
+    table.add_column("from", no_wrap=True)
+    table.add_column("what", overflow="fold")
+    for stage in stages:
+        delay = f"{stage.delay_s * 1e3:.1f} ms" if stage.delay_s < 1.0 else f"{stage.delay_s:.1f} s"
+        table.add_row(stage.name, delay, stage.origin, stage.what, style="bold" if stage.origin == "sum" else "")
     Console().print(table)
 
 

@@ -95,7 +95,8 @@ class EstimatorTable(_Table, frozen=True):
     `kind` is a name that ``cereloop estimators`` lists, `calibration` a file that ``cereloop calibrate`` wrote; `forward` the
     participant's own forward solution (``*-fwd.fif``) for making one, empty for a sphere. Without a calibration,
     `left` and `right` are the channels of the average-referenced fallback; empty: the best pair that the cap has, which the
-    output names.
+    output names. Each stage can be switched off alone: `muscle_regression` (K4), `basis` (K5), `forward_model` (K6) and
+    `innovation` (K7).
     """
 
     kind: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,63}\Z")] = "posterior_fossa"
@@ -104,6 +105,10 @@ class EstimatorTable(_Table, frozen=True):
     left: str = ""
     right: str = ""
     warmup_s: Annotated[float, Meta(ge=1.0, le=30.0)] = 3.0
+    muscle_regression: bool = True
+    basis: bool = True
+    forward_model: bool = True
+    innovation: bool = True
 
 
 class PolicyTable(_Table, frozen=True):

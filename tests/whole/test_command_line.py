@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-COMMANDS = ["simulate", "replay", "live", "verify", "show", "check", "stop", "mock amplifier", "mock stimulator", "bench"]
+COMMANDS = ["simulate", "replay", "live", "verify", "show", "check", "stop", "mock amplifier", "mock stimulator", "bench", "latency"]
 
 
 def run(*arguments: str, cwd: Path | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -54,6 +54,7 @@ BAD = [
     (("simulate", "--set", "channels.bad=['Q9']", "--duration", "5"), 2, "Q9"),
     (("replay", "nowhere.edf"), 3, "nowhere.edf"),
     (("replay", "."), 3, "."),
+    (("latency", "--rate", "5"), 2, "128 to 4096"),
     (("live",), 2, "--config"),
     (("check",), 2, "--config"),
     (("verify", "nowhere.sqlite"), 2, "nowhere.sqlite"),
