@@ -117,7 +117,7 @@ def latency(
     try:
         stages = stage_latencies(chosen, rate_hz)
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--rate") from error
+        raise ConfigError(f"--rate: {error}") from error
     if as_json:
         typer.echo(msgspec.json.encode(stages).decode())
         return

@@ -15,7 +15,10 @@ from pathlib import Path
 import pytest
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-COMMANDS = ["simulate", "replay", "live", "verify", "show", "check", "stop", "mock amplifier", "mock stimulator", "bench", "latency"]
+COMMANDS = [
+    "simulate", "replay", "live", "verify", "show", "check", "stop", "mock amplifier", "mock stimulator", "bench", "latency",
+    "calibrate", "estimators",
+]
 
 
 def run(*arguments: str, cwd: Path | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
