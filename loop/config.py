@@ -138,6 +138,22 @@ class GateTable(_Table, frozen=True):
     settle_s: Annotated[float, Meta(ge=5.0, le=120.0)]
 
 
+class HarmTable(_Table, frozen=True):
+    """What counts as harm, and how sure one must be (see `loop.harm`); the guard cannot be switched off.
+
+    A rise of the index counts beyond `margin_sd` (standard deviations of its residual). A rise of the mean pain rating
+    counts where it reaches `rating_rise` (of 100). `probability` of harm, sceptical and corrected as above, locks the session;
+    0.82 takes a Bayes factor of 9. The first ON block needs `min_baseline` valid probe trials before it, every other one
+    `min_probe`. The values here were chosen from `loop.accuracy.harm_power`.
+    """
+
+    margin_sd: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.1
+    rating_rise: Annotated[float, Meta(ge=1.0, le=100.0)] = 10.0
+    probability: Annotated[float, Meta(gt=0.5, lt=1.0)] = 0.82
+    min_baseline: Annotated[int, Meta(ge=10, le=500)] = 30
+    min_probe: Annotated[int, Meta(ge=10, le=200)] = 10
+
+
 class Config(_Table, frozen=True):
     """A whole session's configuration."""
 
@@ -145,6 +161,7 @@ class Config(_Table, frozen=True):
     source: SourceTable
     policy: PolicyTable
     gate: GateTable
+    harm: HarmTable = HarmTable()
     markers: MarkersTable = MarkersTable()
     channels: ChannelsTable = ChannelsTable()
     estimator: EstimatorTable = EstimatorTable()

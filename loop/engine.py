@@ -30,6 +30,8 @@ from loop.events import (
 )
 from loop.framing import CLOCK_JUMP_NS, STALE_NS
 from loop.gate import Phase
+from loop.harm import Verdict as HarmVerdict
+from loop.harm_watch import HarmWatch, Noxious
 from loop.markers import stated_expectation
 from loop.perception import Judged, Perception
 from loop.steering import LEASE_NS, TICK_NS, Steering
@@ -55,11 +57,14 @@ class Engine:
         self._perception = Perception(config)
         self._policy = policy.PolicyState()
         self._steering = Steering(config, self._put)
+        self._harm = HarmWatch(config)
         self._fresh_ns: int | None = None
         self._stale = False
         self._offset_ns: int | None = None
         self._open_decision = 0
         self._open_reason = ""
+        self._locked_said = False
+        self._plan_said_ns: int | None = None
         self._last_outcome_ns: int | None = None
         self._out: list[Output] = []
 
@@ -119,7 +124,9 @@ class Engine:
             case Device():
                 self._steering.take_device(event)
             case Marker():
-                self._out.extend(self._perception.take_marker(event))
+                meaning = self._perception.read_marker(event)
+                self._harm.take_marker(event.stamp_ns, meaning)
+                self._out.extend(self._perception.take_marker(event, meaning))
             case Operator():
                 self._steering.take_operator(event)
             case Calibrated():
@@ -186,6 +193,7 @@ class Engine:
             intensity=min(1.0, 100.0 * judged.meaning.intensity / vocabulary.full_intensity),
             told=stated_expectation(judged.cue, vocabulary.grades),
         )
+        expectation = policy.expectation_of(self._policy.belief, happened)
         self._policy, score = policy.score(
             table, self._policy, happened, judged.features, refusal, self._perception.readout
         )
@@ -206,15 +214,34 @@ class Engine:
             reason=score.reason,
         )
         self._out.append(outcome)
-        if self._config.session.arm != "open_loop" and not score.reason:
+        if happened.intensity == 1.0:
+            self._harm.take_noxious(Noxious(judged.t_ns, expectation, is_probe=sensed))
+        if score.reason or score.excess is None:
+            return
+        self._harm.take_index(score.excess, score.surprise)
+        harmless = self._judge_harm(judged.decided_t_ns)
+        if self._config.session.arm != "open_loop":
             verdict = policy.judge(table, self._policy)
-            self._decide(judged.decided_t_ns, verdict.wanted, verdict.reason)
+            if verdict.wanted == "open" and harmless.kind != "clear":
+                self._decide(judged.decided_t_ns, "closed", f"{verdict.reason}, but {harmless.reason}")
+            else:
+                self._decide(judged.decided_t_ns, verdict.wanted, verdict.reason)
+
+    def _judge_harm(self, t_ns: int) -> HarmVerdict:
+        """Whether harm stands against a further gate; a lock-out is said once."""
+        verdict = self._harm.judge()
+        if verdict.kind == "locked" and not self._locked_said:
+            self._locked_said = True
+            self._steering.incident(t_ns, "harm_lockout", verdict.reason, "no further current in this session")
+        return verdict
 
     def _take_tick(self, t_ns: int) -> None:
         self._age_stream(t_ns)
         self._schedule(t_ns)
         before = self._steering.phase
         self._steering.tick(t_ns, self._open_decision if self._is_seeing() else 0, self._open_reason)
+        self._harm.take_charge(self._steering.charge_uc)
+        self._harm.enter(self._steering.phase)
         if self._steering.phase is Phase.SENSE and before is not Phase.SENSE:
             self._discard_window()
 
@@ -245,13 +272,26 @@ class Engine:
         elapsed_ns = t_ns - self._steering.since_ns
         if arm == "open_loop":
             if not self._open_decision and elapsed_ns >= self._config.gate.sense_s * NS_PER_S:
-                self._decide(t_ns, "open", f"open_loop plan: {self._config.gate.sense_s:g} s of SENSE are over")
+                self._follow_plan(t_ns)
         elif arm == "closed_loop":
             last_ns = max(self._last_outcome_ns or 0, self._steering.since_ns)
             if t_ns - last_ns >= _SILENCE_NS:
                 self._last_outcome_ns = t_ns
                 reason = "no outcomes for 60 s: closed_loop needs STIM/NOX, STIM/INN, STIM/OMIT or OUT_DUE markers"
                 self._decide(t_ns, "closed", reason)
+
+    def _follow_plan(self, t_ns: int) -> None:
+        """open_loop: the plan's gate, unless the harm guard has locked the session; that is said once a window."""
+        since_ns = self._steering.since_ns
+        if self._plan_said_ns == since_ns:
+            return
+        plan = f"open_loop plan: {self._config.gate.sense_s:g} s of SENSE are over"
+        harmless = self._judge_harm(t_ns)
+        if harmless.kind != "clear":
+            self._plan_said_ns = since_ns
+            self._decide(t_ns, "closed", f"{plan}, but {harmless.reason}")
+        else:
+            self._decide(t_ns, "open", f"{plan}; {harmless.reason}" if harmless.reason else plan)
 
     # ---- small acts
 

@@ -21,13 +21,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
-from msgspec import Meta
 from scipy import special
+
+from loop.config import HarmTable
 
 Polarity = Literal["anodal", "cathodal", "sham"]
 Float64s = npt.NDArray[np.float64]
@@ -40,22 +40,6 @@ _INDEX_CLIP_SD: Final = 4.0
 _RATING_MAX: Final = 100.0
 # Assumed scatter of single ratings of one stimulus; six ratings' worth of trust is put in it.
 _RATING_SD: Final = 12.0
-
-
-class HarmTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What counts as harm, and how sure one must be; the guard cannot be switched off.
-
-    A rise of the index counts beyond `margin_sd` (standard deviations of its residual). A rise of the mean pain rating
-    counts where it reaches `rating_rise` (of 100). `probability` of harm, sceptical and corrected as above, locks the session;
-    0.82 takes a Bayes factor of 9. The first ON block needs `min_baseline` valid probe trials before it, every other one
-    `min_probe`. The values here were chosen from `loop.accuracy.harm_power`.
-    """
-
-    margin_sd: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.1
-    rating_rise: Annotated[float, Meta(ge=1.0, le=100.0)] = 10.0
-    probability: Annotated[float, Meta(gt=0.5, lt=1.0)] = 0.82
-    min_baseline: Annotated[int, Meta(ge=10, le=500)] = 30
-    min_probe: Annotated[int, Meta(ge=10, le=200)] = 10
 
 
 class ChannelPrior(NamedTuple):

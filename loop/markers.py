@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 
-Kind = Literal["cue", "out_due", "outcome", "other"]
+Kind = Literal["cue", "out_due", "outcome", "rating", "other"]
 
 # Marker channels of the forward model (K5).
 CHANNELS: Final = ("CUE_H", "CUE_L", "CUE_N", "NOX", "INN", "OMI")
@@ -16,11 +16,15 @@ NO_CHANNEL: Final = -1
 _MAX_TEXT: Final = 512
 _CUE_NAMED: Final = re.compile(r"CUE/([HLN])")
 _CUE_STATED: Final = re.compile(r"CUE/P([0-9]{1,2}|100)/I([1-3])")
+_RATING: Final = re.compile(r"RATE/PAIN/([0-9]{1,2}|100)")
 _STIMULUS: Final = re.compile(r"STIM/(NOX|INN)/([0-9]{1,3})")
 
 
 class Meaning(NamedTuple):
-    """What a marker says: `channel` indexes `CHANNELS` (or is -1), `intensity` is noxious intensity from 0 to 1."""
+    """What a marker says: `channel` indexes `CHANNELS` (or is -1).
+
+    `intensity` is noxious intensity from 0 to 1, of a rating the rated pain from 0 to 1.
+    """
 
     kind: Kind
     channel: int
@@ -77,4 +81,6 @@ def meaning(text: str) -> Meaning:
     if match := _STIMULUS.fullmatch(text):
         intensity = min(int(match[2]), 100) / 100.0 if match[1] == "NOX" else 0.0
         return Meaning("outcome", CHANNELS.index(match[1]), "", intensity, text)
+    if match := _RATING.fullmatch(text):
+        return Meaning("rating", NO_CHANNEL, "", int(match[1]) / 100.0, text)
     return Meaning("other", NO_CHANNEL, "", 0.0, text)

@@ -182,11 +182,14 @@ class Perception:
         self._units = UnitWatch(layout.sfreq_hz)
         return outputs
 
-    def take_marker(self, event: Marker) -> list[Output]:
+    def read_marker(self, event: Marker) -> Meaning:
+        """What a marker says, in the vocabulary that the config maps it to."""
+        return markers.meaning(markers.canonical(event.text, self._rename))
+
+    def take_marker(self, event: Marker, meaning: Meaning) -> list[Output]:
         """Note a marker; it acts on the first sample at or after its stamp."""
-        meaning = markers.meaning(markers.canonical(event.text, self._rename))
         outputs: list[Output] = []
-        if meaning.kind == "other":
+        if meaning.kind in ("rating", "other"):
             return outputs
         if meaning.kind == "out_due":
             if not _take_near(self._unannounced, event.stamp_ns):

@@ -104,10 +104,14 @@ class Happened(NamedTuple):
     told: float | None = None
 
 
+def expectation_of(belief: tuple[tuple[str, float], ...], happened: Happened) -> float:
+    """Noxious intensity that the normative learner had expected, 0 to 1; an expectation that was stated is believed."""
+    return dict(belief).get(happened.cue, _PRIOR) if happened.told is None else happened.told
+
+
 def surprise_of(belief: tuple[tuple[str, float], ...], happened: Happened) -> float:
-    """|outcome - expectation| of the normative learner, 0 to 1; an expectation that was stated is believed."""
-    expected = dict(belief).get(happened.cue, _PRIOR) if happened.told is None else happened.told
-    return abs(happened.intensity - expected)
+    """|outcome - expectation| of the normative learner, 0 to 1."""
+    return abs(happened.intensity - expectation_of(belief, happened))
 
 
 def update_belief(belief: tuple[tuple[str, float], ...], cue: str, intensity: float) -> tuple[tuple[str, float], ...]:

@@ -69,6 +69,7 @@ class Steering:
         self._guard_heard_ns: int | None = None
         self._guard_is_gone = False
         self._device_cuts_ns = round(_DEVICE_CUTS_S * NS_PER_S)
+        self._charge_uc = 0
         self._stopping = False
         self._at_zero = True
         self._ending_since_ns: int | None = None
@@ -96,6 +97,11 @@ class Steering:
     def has_current(self) -> bool:
         """Whether current may flow by the gate's own will."""
         return self._gate.phase in gate.WITH_CURRENT
+
+    @property
+    def charge_uc(self) -> int:
+        """Charge of this session so far, as the guard last reported it."""
+        return self._charge_uc
 
     @property
     def excluded(self) -> list[tuple[int, int | None]]:
@@ -216,6 +222,7 @@ class Steering:
             self.incident(t_ns, f"guard_{report.phase}", report.reason, answer)
         self._guard, self._guard_reason = report.phase, report.reason
         measured = 0.0 if report.measured_ua is None else abs(report.measured_ua)
+        self._charge_uc = report.charge_uc
         self._at_zero = self._given_up or (report.level_ua == 0 and measured <= ZERO_UA)
 
     def _age_guard(self, t_ns: int) -> None:

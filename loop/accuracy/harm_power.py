@@ -19,7 +19,8 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
-from loop.harm import DOUBT, HarmTable, Moments, grown, harm_in, probability_of
+from loop.config import HarmTable
+from loop.harm import DOUBT, Moments, grown, harm_in, probability_of
 
 Float64s = npt.NDArray[np.float64]
 Int64s = npt.NDArray[np.int64]

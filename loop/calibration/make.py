@@ -155,7 +155,7 @@ def _play(take: Take, config: Config, draft: Calibration) -> tuple[tuple[str, ..
             case SegmentStart():
                 perception.start_segment(event)
             case Marker():
-                perception.take_marker(event)
+                perception.take_marker(event, perception.read_marker(event))
             case Chunk():
                 judged += [one for one in perception.take_chunk(event, []).judged if one.meaning is not None]
     return perception.learned, judged

@@ -13,7 +13,7 @@ from core_config import configured
 
 from devices import link
 from devices.units import NS_PER_MS, NS_PER_S
-from loop import policy
+from loop import harm, policy
 from loop.config import Config
 from loop.engine import TICK_NS, Engine
 from loop.events import (
@@ -66,6 +66,7 @@ class ScriptedGuard:
     next_ns: int = 0
     stopped_ns: int = 0
     top_ua: int = 0
+    charge_uc: float = 0.0
     told: list[link.Refused] = field(default_factory=list)
 
     def take(self, t_ns: int, message: Any) -> None:
@@ -97,15 +98,21 @@ class ScriptedGuard:
         self.told.clear()
         if t_ns >= self.next_ns and not self.silent:
             self.next_ns = t_ns + 50 * NS_PER_MS
-            out.append(report(t_ns, self.phase, self.level_ua, self.reason, self.measured_ua))
+            self.charge_uc += 0.05 * self.level_ua
+            out.append(report(t_ns, self.phase, self.level_ua, self.reason, self.measured_ua, round(self.charge_uc)))
         return out
 
 
 def report(
-    t_ns: int, phase: str, level_ua: int = 0, reason: str = "", measured_ua: float | None = None
+    t_ns: int,
+    phase: str,
+    level_ua: int = 0,
+    reason: str = "",
+    measured_ua: float | None = None,
+    charge_uc: int = 0,
 ) -> link.Report:
     values = dict.fromkeys(
-        ("last_seq", "reserved_uc", "charge_uc", "on_time_ms", "dropped", "lease_left_ms"), 0
+        ("last_seq", "reserved_uc", "on_time_ms", "dropped", "lease_left_ms"), 0
     )
     return link.Report(
         t_ns=t_ns,
@@ -115,6 +122,7 @@ def report(
         measured_ua=float(level_ua) if measured_ua is None else measured_ua,
         voltage_mv=None,
         impedance_ohm=None,
+        charge_uc=charge_uc,
         **values,
     )
 
@@ -240,6 +248,21 @@ def with_null(play: Play) -> Play:
     """Spare a session its first minute: it begins with the null of an earlier one."""
     null, composite = _known_null()
     play.engine._policy = play.engine._policy._replace(null=null, composite=composite)
+    return play
+
+
+def probed(play: Play, n: int, level: float = 0.0) -> None:
+    """Give the harm guard `n` probe trials whose index scatters by 1 about a level."""
+    state = play.engine._harm._state
+    assert isinstance(state, harm.Probing)
+    for i in range(n):
+        state = harm.take_index(state, level + (1.0 if i % 2 else -1.0), 0.5)
+    play.engine._harm._state = state
+
+
+def with_baseline(play: Play) -> Play:
+    """Spare a session the thirty probe trials before its first current: it begins as if nothing had shown in them."""
+    probed(play, play.engine._config.harm.min_baseline)
     return play
 
 

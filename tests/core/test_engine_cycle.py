@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from core_play import LABELS, START_NS, Play, excited, layout, open_loop, with_null
+from core_play import LABELS, START_NS, Play, excited, layout, open_loop, probed, with_baseline, with_null
 
 from devices import limits, link
 from devices.units import NS_PER_MS, NS_PER_S
@@ -57,12 +57,13 @@ def test_open_loop_opens_on_schedule_and_goes_round() -> None:
     changes = [o for o in play.outputs if getattr(o, "after", None) in ("SENSE", "RAMP_UP")]
     sensing, rising = changes[0], changes[1]
     assert 0 <= rising.t_ns - sensing.t_ns - 2 * NS_PER_S <= TICK_NS  # type: ignore[union-attr]
-    assert play.of(Decision)[0].reason == "open_loop plan: 2 s of SENSE are over"
+    plan = "open_loop plan: 2 s of SENSE are over; harm guard sees little: 0 of 30 valid probe trials before the first ON block"
+    assert play.of(Decision)[0].reason == plan
     assert play.marked()[:4] == ["TDCS/RAMP_UP/0.1", "TDCS/ON/0.1", "TDCS/RAMP_DOWN/0.1", "TDCS/OFF/0"]
 
 
 def test_closed_loop_opens_when_evidence_crosses_the_threshold() -> None:
-    play = Play()
+    play = with_baseline(Play())
     play.arm()
     excited(play, 2.0, 60.0, 70.0)
     play.until(Phase.RAMP_UP, 75)
@@ -86,14 +87,16 @@ def test_closed_loop_without_outcomes_stays_closed_and_says_why() -> None:
 
 
 def test_after_a_gate_evidence_above_the_release_level_opens_again_below_the_threshold() -> None:
-    play = Play("policy.refractory_s=0", "policy.max_duty=1.0")
+    play = with_baseline(Play("policy.refractory_s=0", "policy.max_duty=1.0"))
     play.arm()
     excited(play, 2.0, 60.0, 66.0)
     play.until(Phase.SETTLE, 90)
     play.engine._policy = play.engine._policy._replace(evidence=7.0)
     excited(play, 2.0, play.sent_rows / 250 + 7.0, play.sent_rows / 250 + 10.5, gain_uv=6.0)
     opened = len(play.messages(link.Reserve))
-    play.run(14)
+    play.until(Phase.SENSE)
+    probed(play, 10)
+    play.run(9)
     last = [decision for decision in play.of(Decision) if len(decision.outcomes) >= 2][-1]
     assert 4.0 < last.evidence < 8.0
     assert last.reason.endswith("still above the release level 4")

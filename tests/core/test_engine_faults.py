@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 import pytest
-from core_play import PERIOD_NS, RATE_HZ, SOURCE, Play, at, excited, layout, open_loop, report, with_null
+from core_play import PERIOD_NS, RATE_HZ, SOURCE, Play, at, excited, layout, open_loop, report, with_baseline, with_null
 
 from devices import link
 from devices.units import NS_PER_MS, NS_PER_S
@@ -135,7 +135,7 @@ def test_a_missing_chunk_under_current_is_an_abort() -> None:
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_of_timing_at_zero_current_discards_the_window_and_goes_on(name: str) -> None:
-    play = with_null(Play())
+    play = with_baseline(with_null(Play()))
     play.arm()
     excited(play, 2.0, 6.0, 7.0)
     play.run(8)
@@ -246,7 +246,7 @@ def test_a_lost_record_ends_the_session_only_after_the_abort_has_reached_zero() 
 
 
 def test_a_unit_that_cannot_be_right_makes_no_evidence() -> None:
-    play = with_null(Play())
+    play = with_baseline(with_null(Play()))
     play.samples *= 1e-6
     play.arm()
     excited(play, 2.0, 6.0, 16.0, gain_uv=6e-3)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from core_config import configured
-from core_play import CHUNK, LABELS, PERIOD_NS, SOURCE, START_NS, Play, excited, layout, open_loop, report
+from core_play import CHUNK, LABELS, PERIOD_NS, SOURCE, START_NS, Play, excited, layout, open_loop, report, with_baseline
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -200,7 +200,7 @@ def forbidden(*_: Any, **__: Any) -> Any:
 
 
 def test_the_core_touches_no_clock_generator_thread_or_socket(monkeypatch: pytest.MonkeyPatch) -> None:
-    play = Play()
+    play = with_baseline(Play())
     excited(play, 2.0, 60.0, 66.0)
     play.arm()
     with monkeypatch.context() as patch:

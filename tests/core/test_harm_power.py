@@ -10,7 +10,8 @@ from rich.console import Console
 from loop import harm
 from loop.accuracy import harm_power
 from loop.accuracy.harm_power import HarmPower, Row, Scene, nulls, render, simulate, wilson
-from loop.harm import HarmTable, Probing, Stimulating
+from loop.config import HarmTable
+from loop.harm import Probing, Stimulating
 
 SESSIONS = 400
 

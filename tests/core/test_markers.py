@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from loop.markers import CHANNELS, NO_CHANNEL, Meaning, canonical, meaning
 
 TABLE = [
+    ("RATE/PAIN/40", "rating", None, "", 0.4),
     ("CUE/H", "cue", "CUE_H", "H", 0.0),
     ("CUE/L", "cue", "CUE_L", "L", 0.0),
     ("CUE/N", "cue", "CUE_N", "N", 0.0),
@@ -27,7 +28,7 @@ TABLE = [
     ("STIM/OMIT", "outcome", "OMI", "", 0.0),
 ]
 OTHER = [
-    "SESSION/START", "BLOCK/A/END", "TRIAL/12", "STIM_OFF", "TRAIN/3/reg", "RATE/PAIN/40", "RATE/EXPECT/70", "RESP/AWARE/1",
+    "SESSION/START", "BLOCK/A/END", "TRIAL/12", "STIM_OFF", "TRAIN/3/reg", "RATE/PAIN/101", "RATE/EXPECT/70", "RESP/AWARE/1",
     "TDCS/ARM", "TDCS/RAMP_UP/1", "GATE/ON/9.1/.3", "IMP/4.2", "ART/BLINK/ON", "NOTE/CUE/H", "",
     "cue/h", "CUE/H ", "CUE/X", "CUE/P75", "CUE/P75/I4", "CUE/P1000/I1", "CUE/P101/I1",
     "STIM/NOX", "STIM/NOX/-1", "STIM/NOX/5.5",

@@ -1,8 +1,10 @@
-"""A simulation that opens its gate within two minutes."""
+"""A simulation that opens its gate within three minutes."""
 
 QUICK = [
-    "session.duration_s=150",
+    "session.duration_s=240",
     "patient.rest_s=0",
+    "harm.min_baseline=10",
+    "harm.min_probe=10",
     "policy.threshold=0.5",
     "policy.release=0.1",
     "policy.drift=0.0",
