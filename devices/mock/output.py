@@ -128,6 +128,7 @@ class OutputStage:
         if faults.names:
             made *= faults.value("gain_x2", "gain", 1.0)
             made += math.copysign(faults.value("over_current", "extra_ua", 0.0), made)
+            made += faults.value("offset", "offset_ua", 0.0)
             made = -made if "wrong_polarity" in faults else made
         self._analog_ua = made + (self._analog_ua - made) * self._keep
         return self._analog_ua
