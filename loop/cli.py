@@ -313,13 +313,19 @@ def _options(
 
 def main() -> None:
     """Run the command line; bad input ends in one sentence, never in a traceback."""
-    from loop import cli_estimate, cli_study, cli_tools
-
-    cli_tools.register(app)
-    cli_estimate.register(app)
-    cli_study.register(app)
     try:
+        from loop import cli_estimate, cli_study, cli_tools
+
+        cli_tools.register(app)
+        cli_estimate.register(app)
+        cli_study.register(app)
         app()
+    except ImportError as error:
+        # A kernel that was not built, or by another version (F53); whatever else is missing is a defect.
+        if "cext.kernel" not in str(error):
+            raise
+        fail(str(error))
+        sys.exit(Exit.MISSING)
     except (ConfigError, LayoutError, CalibrationError, EstimatorError, SealError) as error:
         fail(str(error))
         sys.exit(Exit.BAD_INPUT)
