@@ -22,6 +22,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from devices.checklist import ChecklistError
+from devices.dose_book import DoseBookError
 from devices.stimulator import DeviceError
 from loop import __version__
 from loop.calibration.errors import CalibrationError
@@ -306,19 +308,20 @@ def _options(
 
 def main() -> None:
     """Run the command line; bad input ends in one sentence, never in a traceback."""
-    from loop import cli_estimate, cli_tools
+    from loop import cli_dose, cli_estimate, cli_tools
 
     cli_tools.register(app)
     cli_estimate.register(app)
+    cli_dose.register(app)
     try:
         app()
-    except (ConfigError, LayoutError, CalibrationError, EstimatorError) as error:
+    except (ConfigError, LayoutError, CalibrationError, EstimatorError, ChecklistError) as error:
         fail(str(error))
         sys.exit(Exit.BAD_INPUT)
     except JournalError as error:
         fail(str(error))
         sys.exit(Exit.BAD_INPUT)
-    except (SourceError, SessionError, DeviceError) as error:
+    except (SourceError, SessionError, DeviceError, DoseBookError) as error:
         fail(str(error))
         sys.exit(Exit.MISSING)
     except BrokenPipeError:
