@@ -57,7 +57,7 @@ def create(path: Path) -> None:
     LedgerError
         If there is one already, or it cannot be written.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         if path.parent == default_path().parent:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -265,12 +265,13 @@ class Ledger:
         try:
             yield
         except sqlite3.OperationalError as error:
-            raise LedgerError(f"{self.path}: the ledger cannot be used: {error}") from error
+            raise LedgerError(f"{self.path}: the ledger cannot be used: {' '.join(str(error).split())}") from error
         except _ERRORS as error:
             raise self._damaged(str(error)[:200] or type(error).__name__) from error
 
     def _damaged(self, what: str) -> LedgerError:
-        return LedgerError(f"{self.path} is damaged ({what}): put back a whole copy of the ledger; until then nothing is armed")
+        said = " ".join(what.split())
+        return LedgerError(f"{self.path} is damaged ({said}): put back a whole copy of the ledger; until then nothing is armed")
 
 
 def _root(name: str) -> bytes:

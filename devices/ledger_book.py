@@ -98,8 +98,12 @@ class LedgerBook:
         if self._is_apart and not self.path.exists():
             ledger.create(self.path)
         self._ledger = Ledger(self.path)
-        self._claim()
-        self._stand(self._ledger, moment(self._clock))
+        try:
+            self._claim()
+            self._stand(self._ledger, moment(self._clock))
+        except DoseBookError:
+            self.close()
+            raise
 
     def used(self) -> tuple[int, int]:
         """What counts against this session already: all of it, where a crashed session goes on."""
