@@ -14,8 +14,7 @@ import msgspec
 from devices.units import NS_PER_MS
 
 NS_PER_H: Final = 3_600 * 1_000_000_000
-MIN_INTERVAL_H: Final = 24.0
-"""From the last current of a session to the first of the next; a configuration may only lengthen it."""
+_NS_PER_MIN: Final = 60 * 1_000_000_000
 
 Kind = Literal["begin", "resume", "reserve", "settle", "close"]
 
@@ -197,8 +196,8 @@ def standing(sessions: Iterable[DoseSession], now: Moment, interval_ns: int, mos
     refusal = ""
     if last is not None and wait_ns:
         refusal = (
-            f"the last session ({last.name}) is {_hours(interval_ns - wait_ns)} ago and {_hours(interval_ns)} must lie between "
-            f"two; wait another {_hours(wait_ns)}"
+            f"the last session ({last.name}) is {_hours(max(0, interval_ns - wait_ns))} ago and {_hours(interval_ns)} must "
+            f"lie between two; wait another {_hours(wait_ns + _NS_PER_MIN - 1)}"
         )
     elif most_sessions is not None and len(counting) >= most_sessions:
         refusal = f"{len(counting)} sessions are on record and dose.max_sessions allows {most_sessions}"
@@ -206,5 +205,5 @@ def standing(sessions: Iterable[DoseSession], now: Moment, interval_ns: int, mos
 
 
 def _hours(ns: int) -> str:
-    minutes = -(-ns // (60 * 1_000_000_000))
+    minutes = ns // _NS_PER_MIN
     return f"{minutes // 60} h {minutes % 60:02d} min"

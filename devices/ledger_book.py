@@ -100,6 +100,9 @@ class LedgerBook:
         self._ledger = Ledger(self.path)
         try:
             self._claim()
+            # What the guard before us wrote last is read under our lock; and a disk that takes nothing is found out now.
+            with self._ledger.writing():
+                pass
             self._stand(self._ledger, moment(self._clock))
         except DoseBookError:
             self.close()

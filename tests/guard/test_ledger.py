@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ledger_rig import SetClock, gate, past, taken
@@ -172,6 +173,19 @@ def test_a_ledger_that_another_program_holds_is_refused_and_the_gate_with_it(tmp
     gate(book, clock)
     book.close()
     assert told(path) == [("old-P001", 1200, 2700), ("s1", 400, 900)]
+
+
+def test_a_ledger_that_cannot_be_written_is_found_out_before_anybody_arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, clock = tmp_path / "d.sqlite", SetClock()
+    past(path, clock)
+    connect = sqlite3.connect
+
+    def read_only(where: str, **options: Any) -> sqlite3.Connection:
+        return connect(where.replace("mode=rw", "mode=ro"), **options)
+
+    monkeypatch.setattr(sqlite3, "connect", read_only)
+    with pytest.raises(DoseBookError, match=r"d\.sqlite: the ledger cannot be used: attempt to write a readonly database"):
+        taken(path, clock)
 
 
 def test_it_is_for_its_owner_alone(good: Path) -> None:

@@ -90,7 +90,7 @@ def test_a_gate_is_on_disk_before_it_flows_and_no_file_is_touched_until_it_has(d
     assert session.open_uc == 0
     code, errors = start(dose=dose).end()
     assert code == ExitCode.REFUSED
-    assert errors.startswith("cereloop guard: dose of P001: the last session (test) is 0 h 01 min ago")
+    assert errors.startswith("cereloop guard: dose of P001: the last session (test) is 0 h 00 min ago")
     assert errors.count("\n") == 1
 
 
