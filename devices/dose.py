@@ -36,7 +36,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     `session` is the number of the row that began the session. `name` and `device` are told where a guard takes a session up
     (``begin``, ``resume``); `run` is that guard's own number, new with every start. ``reserve`` carries what is reserved,
-    ``settle`` what was used of it, in microcoulomb and milliseconds. `emulated` is current that no body received.
+    ``settle`` what was used of it, in microcoulomb and milliseconds. `emulated` is current that no body received; of a
+    `blinded` session amounts would tell the arm.
     """
 
     seq: int
@@ -47,6 +48,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     run: str
     name: str = ""
     device: str = ""
+    blinded: bool = False
     at: Moment
     charge_uc: int = 0
     on_time_ms: int = 0
@@ -61,6 +63,7 @@ class DoseSession(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     name: str
     device: str
+    blinded: bool
     began: Moment
     flowed: Moment
     until: Moment
@@ -127,7 +130,15 @@ def fold(entries: Iterable[Entry]) -> tuple[DoseSession, ...]:
 def _begun(entry: Entry) -> DoseSession | None:
     if entry.session != entry.seq:
         return None
-    return DoseSession(number=entry.seq, name=entry.name, device=entry.device, began=entry.at, flowed=entry.at, until=entry.at)
+    return DoseSession(
+        number=entry.seq,
+        name=entry.name,
+        device=entry.device,
+        blinded=entry.blinded,
+        began=entry.at,
+        flowed=entry.at,
+        until=entry.at,
+    )
 
 
 def _gone_on(session: DoseSession | None, entry: Entry) -> DoseSession | None:
@@ -157,6 +168,7 @@ def _gone_on(session: DoseSession | None, entry: Entry) -> DoseSession | None:
                 open_uc=0,
                 open_ms=0,
                 flowed=session.last,
+                blinded=session.blinded or entry.blinded,
             )
         case _:
             return replace(session, closed=True)

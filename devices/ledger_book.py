@@ -124,8 +124,8 @@ class LedgerBook:
         old = self._standing.goes_on
         if old is None:
             return [where]
-        used = f"{old.counted_uc / 1000:.1f} mC and {old.counted_ms / 1000:.0f} s of it are used"
-        return [where, f"session {old.name} was cut short and goes on: {used}"]
+        # No amount: it would tell the arm of a blinded session to everybody who sees the screen.
+        return [where, f"session {old.name} was cut short and goes on with what is left of its dose"]
 
     # ---- the guard's bookings
 
@@ -248,6 +248,7 @@ class LedgerBook:
             run=self._run,
             name=self._settings.session if starts else "",
             device=self._device if starts else "",
+            blinded=starts and self._settings.blinded,
             at=now,
             charge_uc=charge_uc,
             on_time_ms=on_time_ms,

@@ -69,7 +69,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     `input_is_simulated` says that the EEG comes from a patient model, a mock amplifier or a recording: such input never
     drives a device that is not an emulator (I30). `participant` is the code under which the dose is counted, `checklist` the
-    text of the pre-arm form (`devices.checklist`); a device that is no emulator needs both.
+    text of the pre-arm form (`devices.checklist`); a device that is no emulator needs both. Of a `blinded` session nobody is
+    told how much flowed.
     """
 
     session: str
@@ -80,6 +81,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     participant: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{0,32}\Z")] = ""
     dose: Dose = Dose()
     checklist: Annotated[str, Meta(max_length=16_384)] = ""
+    blinded: bool = False
 
 
 def encode(settings: Settings) -> bytes:

@@ -29,13 +29,16 @@ def dose(
     overrides: SetOption = None,
     file: Annotated[Path | None, typer.Option("--ledger", metavar="FILE.sqlite", help="Instead of the configured one.")] = None,
     emulated: Annotated[bool, typer.Option("--emulated", help="Sessions with an emulator: no body received them.")] = False,
+    unblinded: Annotated[
+        bool, typer.Option("--unblinded", help="Tell the charge of blinded sessions too; it gives their arm away.")
+    ] = False,
     new: Annotated[bool, typer.Option("--new", help="Make an empty ledger, once, before the first session.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Tell what a participant has received over sessions and days, what is left now, and when the next session may begin.
 
     The ledger lies in `$XDG_DATA_HOME/cereloop/dose.sqlite`, or `~/.local/share/…`, unless `dose.ledger` names another. It
-    tells what truly flowed, in sham sessions too: whoever must stay blind must not look.
+    holds what truly flowed, in sham sessions too; of blinded sessions the charge is shown only with --unblinded.
 
     Example: `cereloop dose P001 --config session.toml`
     """
@@ -57,7 +60,13 @@ def dose(
     if participant is None or not _CODE.fullmatch(participant):
         raise ConfigError(f"dose needs a participant's code, such as P001, not `{(participant or '')[:40]}`")
     report = dose_report(
-        path, participant, SystemClock(), narrowed, chosen.limits if chosen is not None else None, emulated=emulated
+        path,
+        participant,
+        SystemClock(),
+        narrowed,
+        chosen.limits if chosen is not None else None,
+        emulated=emulated,
+        amounts="all" if unblinded else "blinded",
     )
     if as_json:
         typer.echo(msgspec.json.encode(report).decode())

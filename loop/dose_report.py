@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from rich.console import Console
@@ -20,13 +21,16 @@ from devices.settings import Dose, Limits
 
 
 class DoseLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One stimulation session; `state` is ``ended``, ``cut short`` or ``open`` (a reservation counts in full)."""
+    """One stimulation session; `state` is ``ended``, ``cut short`` or ``open`` (a reservation counts in full).
+
+    Charge and time are None where the session is blinded and nobody asked for them.
+    """
 
     began: str
     session: str
     device: str
-    charge_mc: float
-    on_time_s: float
+    charge_mc: float | None
+    on_time_s: float | None
     state: str
 
 
@@ -35,16 +39,17 @@ class DoseReport(msgspec.Struct, frozen=True, kw_only=True):
 
     `left_charge_mc` and `left_on_time_s` are what may flow now: of the session `goes_on`, which a crash cut short, or of a new
     one. `next_session` is when the next new session may begin. `refusal` says why nothing may flow now; empty where it may.
+    Amounts are None where they would tell the arm of a blinded session.
     """
 
     participant: str
     ledger: str
     emulated: bool
     sessions: list[DoseLine]
-    charge_mc: float
-    on_time_s: float
-    left_charge_mc: float
-    left_on_time_s: float
+    charge_mc: float | None
+    on_time_s: float | None
+    left_charge_mc: float | None
+    left_on_time_s: float | None
     goes_on: str
     next_session: str
     refusal: str
@@ -55,7 +60,16 @@ def path_of(dose: Dose) -> Path:
     return Path(dose.ledger).expanduser() if dose.ledger else ledger.default_path()
 
 
-def dose_report(path: Path, participant: str, clock: Clock, dose: Dose, caps: Limits | None, *, emulated: bool) -> DoseReport:
+def dose_report(
+    path: Path,
+    participant: str,
+    clock: Clock,
+    dose: Dose,
+    caps: Limits | None,
+    *,
+    emulated: bool,
+    amounts: Literal["blinded", "all"] = "blinded",
+) -> DoseReport:
     """Read a participant's dose.
 
     Parameters
@@ -72,6 +86,8 @@ def dose_report(path: Path, participant: str, clock: Clock, dose: Dose, caps: Li
         What it narrows within one; None for the ceilings in code.
     emulated : bool
         Whether to tell the sessions with an emulator instead, which no body received.
+    amounts : {"blinded", "all"}
+        Whether to leave out what would tell the arm of a blinded session.
 
     Raises
     ------
@@ -93,15 +109,18 @@ def dose_report(path: Path, participant: str, clock: Clock, dose: Dose, caps: Li
     counting = [session for session in sessions if session.counts]
     most_uc = MAX_CHARGE_UC if caps is None else min(MAX_CHARGE_UC, caps.max_charge_uc)
     most_s = MAX_ON_TIME_S if caps is None else min(MAX_ON_TIME_S, caps.max_on_time_s)
+    hide = amounts == "blinded"
+    hides_total = hide and any(session.blinded for session in counting)
+    hides_left = hide and where.goes_on is not None and where.goes_on.blinded
     return DoseReport(
         participant=key(participant),
         ledger=str(path),
         emulated=emulated,
-        sessions=[_line(session) for session in counting],
-        charge_mc=sum(session.counted_uc for session in counting) / 1000,
-        on_time_s=sum(session.counted_ms for session in counting) / 1000,
-        left_charge_mc=0.0 if refusal else max(0, most_uc - where.used_uc) / 1000,
-        left_on_time_s=0.0 if refusal else max(0.0, most_s - where.used_ms / 1000),
+        sessions=[_line(session, hides=hide and session.blinded) for session in counting],
+        charge_mc=None if hides_total else sum(session.counted_uc for session in counting) / 1000,
+        on_time_s=None if hides_total else sum(session.counted_ms for session in counting) / 1000,
+        left_charge_mc=None if hides_left else 0.0 if refusal else max(0, most_uc - where.used_uc) / 1000,
+        left_on_time_s=None if hides_left else 0.0 if refusal else max(0.0, most_s - where.used_ms / 1000),
         goes_on=where.goes_on.name if where.goes_on is not None else "",
         next_session=_next(counting, now, round(dose.min_interval_h * NS_PER_H)),
         refusal=refusal,
@@ -112,17 +131,17 @@ def sentence(report: DoseReport) -> str:
     """Where the participant stands now, in one sentence."""
     if report.refusal:
         return f"nothing may flow: {report.refusal}"
-    left = f"{report.left_charge_mc:.1f} mC and {report.left_on_time_s:.0f} s are left"
+    left = "" if report.left_charge_mc is None else f": {_amount(report.left_charge_mc, report.left_on_time_s)} are left"
     if report.goes_on:
-        return f"session {report.goes_on} was cut short and goes on: {left}"
-    return f"a session may begin now: {left}"
+        return f"session {report.goes_on} was cut short and goes on{left}"
+    return f"a session may begin now{left}"
 
 
 def render(report: DoseReport, console: Console) -> None:
     """Print a report that fits 80 columns."""
     kind = " with emulators (no body received any of it)" if report.emulated else ""
     count = f"{len(report.sessions)} session{'' if len(report.sessions) == 1 else 's'}"
-    total = f"{report.charge_mc:.1f} mC in {report.on_time_s:.0f} s"
+    total = "amounts are blinded" if report.charge_mc is None else _amount(report.charge_mc, report.on_time_s)
     console.print(f"{report.participant}: {count}{kind}, {total}", highlight=False, markup=False)
     if report.sessions:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -133,8 +152,9 @@ def render(report: DoseReport, console: Console) -> None:
         table.add_column("session", overflow="fold")
         for line in report.sessions:
             began = line.began[:16].replace("T", " ")
-            amounts = (f"{line.charge_mc:.1f} mC", f"{line.on_time_s:.0f} s")
-            table.add_row(began, *amounts, line.state, escape(line.session))
+            charge = "blinded" if line.charge_mc is None else f"{line.charge_mc:.1f} mC"
+            current = "blinded" if line.on_time_s is None else f"{line.on_time_s:.0f} s"
+            table.add_row(began, charge, current, line.state, escape(line.session))
         console.print(table)
     console.print(f"now: {sentence(report)}", highlight=False, markup=False)
     if report.sessions:
@@ -142,14 +162,18 @@ def render(report: DoseReport, console: Console) -> None:
     console.print(f"ledger: {report.ledger}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _line(session: DoseSession) -> DoseLine:
+def _amount(charge_mc: float, on_time_s: float | None) -> str:
+    return f"{charge_mc:.1f} mC and {on_time_s or 0.0:.0f} s"
+
+
+def _line(session: DoseSession, *, hides: bool) -> DoseLine:
     state = "ended" if session.closed else "open" if session.open_uc or session.open_ms else "cut short"
     return DoseLine(
         began=_utc(session.began.wall_ns),
         session=session.name,
         device=session.device,
-        charge_mc=session.counted_uc / 1000,
-        on_time_s=session.counted_ms / 1000,
+        charge_mc=None if hides else session.counted_uc / 1000,
+        on_time_s=None if hides else session.counted_ms / 1000,
         state=state,
     )
 

@@ -28,6 +28,7 @@ OPENED: Final = "opened"
 CLOSED: Final = "closed"
 INPUT_KINDS: Final = (
     "calibration",
+    "allotted",
     "chunk",
     "segment",
     "marker",
@@ -91,7 +92,8 @@ class SessionMeta(msgspec.Struct, frozen=True, kw_only=True):
 
     `config_text` is the configuration as read (TOML or JSON, `config_format`), `versions` maps software to
     version, `source` is free text, by convention the JSON of a `SourceInfo`, or empty. `started_wall_ns` is
-    set by the recorder. `checklist` is the text of the pre-arm form; without one the table has no such row.
+    set by the recorder. `sealed` names the allocation (its digest) under which the rows that would tell the arm are sealed;
+    empty in a session that hides nothing. `checklist` is the text of the pre-arm form; empty where there was none.
     """
 
     session: str
@@ -101,6 +103,7 @@ class SessionMeta(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str] = {}
     source: str = ""
     started_wall_ns: int = 0
+    sealed: str = ""
     checklist: str = ""
 
     @property
@@ -196,20 +199,21 @@ def chain(previous: bytes, packed: bytes) -> bytes:
 
 def meta_pairs(meta: SessionMeta) -> list[tuple[str, str]]:
     """The rows of table `meta`, sorted by key."""
-    pairs = {
-        "config": meta.config_text,
-        "config_format": meta.config_format,
-        "config_sha256": meta.config_sha256,
-        "mode": meta.mode,
-        "schema_version": str(SCHEMA_VERSION),
-        "session": meta.session,
-        "source": meta.source,
-        "started_wall_ns": str(meta.started_wall_ns),
-        "versions": msgspec.json.encode(meta.versions, order="sorted").decode(),
-    }
-    if meta.checklist:
-        pairs["checklist"] = meta.checklist
-    return sorted(pairs.items())
+    optional = {"sealed": meta.sealed, "checklist": meta.checklist}
+    return sorted(
+        {
+            **{name: text for name, text in optional.items() if text},
+            "config": meta.config_text,
+            "config_format": meta.config_format,
+            "config_sha256": meta.config_sha256,
+            "mode": meta.mode,
+            "schema_version": str(SCHEMA_VERSION),
+            "session": meta.session,
+            "source": meta.source,
+            "started_wall_ns": str(meta.started_wall_ns),
+            "versions": msgspec.json.encode(meta.versions, order="sorted").decode(),
+        }.items()
+    )
 
 
 def meta_from_pairs(pairs: dict[str, str]) -> SessionMeta:
@@ -229,6 +233,7 @@ def meta_from_pairs(pairs: dict[str, str]) -> SessionMeta:
             "versions": msgspec.json.decode(pairs["versions"], type=dict[str, str]),
             "source": pairs["source"],
             "started_wall_ns": int(pairs["started_wall_ns"]),
+            "sealed": pairs.get("sealed", ""),
             "checklist": pairs.get("checklist", ""),
         }
         return msgspec.convert(fields, SessionMeta)

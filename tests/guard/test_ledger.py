@@ -175,7 +175,9 @@ def test_a_ledger_that_another_program_holds_is_refused_and_the_gate_with_it(tmp
     assert told(path) == [("old-P001", 1200, 2700), ("s1", 400, 900)]
 
 
-def test_a_ledger_that_cannot_be_written_is_found_out_before_anybody_arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ledger_that_cannot_be_written_is_found_out_before_anybody_arms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, clock = tmp_path / "d.sqlite", SetClock()
     past(path, clock)
     connect = sqlite3.connect

@@ -114,7 +114,7 @@ def test_a_guard_killed_under_current_is_followed_by_one_with_the_remaining_dose
     again.until(again.phase("safe"))
     assert again.report is not None and again.report.charge_uc == most.charge_uc
     assert again.welcome is not None
-    assert "session first was cut short and goes on" in again.welcome.limit_reasons[-1]
+    assert "session first was cut short and goes on with what is left" in again.welcome.limit_reasons[-1]
     assert end(again) == ExitCode.ENDED
     assert not session_of(dose).closed, "a guard that booked nothing ends nobody's session"
     other.close()

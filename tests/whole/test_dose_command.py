@@ -37,14 +37,23 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False, timeout=60, env=env)
 
 
-def put(path: Path, at: Moment, *rows: tuple[str, int, int, int], participant: str = "P001") -> None:
+def put(path: Path, at: Moment, *rows: tuple[str, int, int, int], participant: str = "P001", blinded: bool = False) -> None:
     """Rows (kind, session, charge, time), all at one moment."""
     book = Ledger(path)
     with book.writing():
         for kind, session, charge_uc, on_time_ms in rows:
             entry = Entry(
-                seq=book.next_seq, participant=key(participant), emulated=False, kind=kind, session=session, run="r",  # type: ignore[arg-type]
-                name=f"cereloop-live-{participant}-20261124-101500-12345", device="m", at=at, charge_uc=charge_uc,
+                seq=book.next_seq,
+                participant=key(participant),
+                emulated=False,
+                kind=kind,  # type: ignore[arg-type]
+                session=session,
+                run="r",
+                name=f"cereloop-live-{participant}-20261124-101500-12345",
+                device="m",
+                blinded=blinded,
+                at=at,
+                charge_uc=charge_uc,
                 on_time_ms=on_time_ms,
             )
             book.put(entry)
@@ -75,7 +84,7 @@ def test_the_first_ledger_is_made_on_purpose_and_read_back(tmp_path: Path) -> No
     shown = run(tmp_path, "dose", "P001")
     assert shown.returncode == 0
     assert max(map(len, shown.stdout.splitlines())) <= max(80, len(f"ledger: {where}"))
-    for words in ("P001: 1 session, 450.0 mC in 480 s", "ended", "wait another 23 h", "next new session: from"):
+    for words in ("P001: 1 session, 450.0 mC and 480 s", "ended", "wait another 23 h", "next new session: from"):
         assert words in " ".join(shown.stdout.split())
     told = json.loads(run(tmp_path, "dose", "P001", "--json").stdout)
     assert (told["charge_mc"], told["on_time_s"], told["left_charge_mc"], told["goes_on"]) == (450.0, 480.0, 0.0, "")
@@ -92,6 +101,18 @@ def test_a_session_that_was_cut_short_says_what_is_left_of_it(path: Path) -> Non
     assert "was cut short and goes on: 1800.0 mC and 700 s are left" in sentence(told)
     narrowed = report(path, LIMITS)
     assert (narrowed.left_charge_mc, narrowed.left_on_time_s) == (600.0, 100.0)
+
+
+def test_a_blinded_session_shows_no_amount_unless_asked(path: Path) -> None:
+    put(path, moment(SystemClock()), ("begin", 0, 0, 0), ("settle", 0, 200_000, 300_000), blinded=True)
+    told = report(path)
+    assert (told.charge_mc, told.left_charge_mc, told.sessions[0].charge_mc, told.sessions[0].on_time_s) == (None,) * 4
+    assert sentence(told).endswith("was cut short and goes on")
+    shown = run(path.parent, "dose", "P001", "--ledger", str(path))
+    assert "blinded" in shown.stdout
+    assert "mC" not in shown.stdout
+    opened = run(path.parent, "dose", "P001", "--ledger", str(path), "--unblinded")
+    assert "200.0 mC" in opened.stdout
 
 
 def test_a_clock_that_is_wrong_is_told(path: Path) -> None:
