@@ -22,6 +22,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from devices.checklist import ChecklistError
+from devices.dose_book import DoseBookError
 from devices.stimulator import DeviceError
 from loop import __version__
 from loop.calibration.errors import CalibrationError
@@ -314,11 +316,12 @@ def _options(
 def main() -> None:
     """Run the command line; bad input ends in one sentence, never in a traceback."""
     try:
-        from loop import cli_estimate, cli_study, cli_tools
+        from loop import cli_dose, cli_estimate, cli_study, cli_tools
 
         cli_tools.register(app)
         cli_estimate.register(app)
         cli_study.register(app)
+        cli_dose.register(app)
         app()
     except ImportError as error:
         # A kernel that was not built, or by another version (F53); whatever else is missing is a defect.
@@ -326,13 +329,13 @@ def main() -> None:
             raise
         fail(str(error))
         sys.exit(Exit.MISSING)
-    except (ConfigError, LayoutError, CalibrationError, EstimatorError, SealError) as error:
+    except (ConfigError, LayoutError, CalibrationError, EstimatorError, SealError, ChecklistError) as error:
         fail(str(error))
         sys.exit(Exit.BAD_INPUT)
     except JournalError as error:
         fail(str(error))
         sys.exit(Exit.BAD_INPUT)
-    except (SourceError, SessionError, DeviceError) as error:
+    except (SourceError, SessionError, DeviceError, DoseBookError) as error:
         fail(str(error))
         sys.exit(Exit.MISSING)
     except BrokenPipeError:

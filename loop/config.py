@@ -35,13 +35,15 @@ class SessionTable(_Table, frozen=True):
     """Who, which arm, how long, and where the record goes.
 
     ``sham`` is ramps only and otherwise goes like `sham_follows`; ``yoked`` repeats the gates of the session file `yoked_to`;
-    ``allotted`` takes its arm from the sealed file that the table ``[allocation]`` names.
+    ``allotted`` takes its arm from the sealed file that the table ``[allocation]`` names. `checklist` is the pre-arm form of
+    this participant and day (``cereloop checklist``): a real stimulator needs one.
     """
 
     arm: Literal["closed_loop", "open_loop", "sham", "yoked", "allotted", "feedback_only"]
     participant: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,32}\Z")]
     duration_s: Annotated[float, Meta(ge=1.0, le=86_400.0)]
     directory: str = "."
+    checklist: Annotated[str, Meta(max_length=4096)] = ""
     sham_follows: Literal["closed_loop", "open_loop"] = "closed_loop"
     yoked_to: str = ""
 
@@ -184,6 +186,7 @@ class Config(_Table, frozen=True):
     stimulation: settings.Stimulation | None = None
     limits: settings.Limits | None = None
     device: settings.Device | None = None
+    dose: settings.Dose = settings.Dose()
 
     @property
     def may_follow_evidence(self) -> bool:
@@ -270,8 +273,20 @@ def digest(config: Config) -> str:
     return hashlib.sha256(encode(config)).hexdigest()
 
 
-def guard_settings(config: Config, session: str, *, input_is_simulated: bool) -> settings.Settings:
+def guard_settings(
+    config: Config, session: str, *, input_is_simulated: bool, checklist: str = ""
+) -> settings.Settings:
     """The part that the guard reads by itself (I06).
+
+    Parameters
+    ----------
+    config : Config
+    session : str
+        Name of the session.
+    input_is_simulated : bool
+        Whether the samples come from a model, a mock or a recording.
+    checklist : str
+        Text of the pre-arm form; empty for none.
 
     Raises
     ------
@@ -286,6 +301,10 @@ def guard_settings(config: Config, session: str, *, input_is_simulated: bool) ->
         limits=config.limits,
         device=config.device,
         input_is_simulated=input_is_simulated,
+        participant=config.session.participant,
+        dose=config.dose,
+        checklist=checklist,
+        blinded=config.allocation is not None,
     )
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from devices import link, settings
+from devices import checklist, link, settings
 from devices.clock import SystemClock, VirtualClock
 from devices.link_socket import GuardClient, GuardUnreachableError, socket_path
 from loop import config as configuration
@@ -118,6 +118,11 @@ def calibration_text(config: Config) -> str:
     return calibration_file.encode(calibration_file.load(config.estimator.calibration)) if config.estimator.calibration else ""
 
 
+def checklist_text(config: Config) -> str:
+    """Text of the configured pre-arm form, empty where none is configured. Raises ChecklistError."""
+    return checklist.read(Path(config.session.checklist).expanduser()) if config.session.checklist else ""
+
+
 def build_estimator(config: Config, layout: Layout, calibration: str) -> Estimator:
     """The session's estimator, as the engine will build it: to refuse early what cannot work.
 
@@ -148,8 +153,8 @@ def new_path(config: Config, mode: Mode) -> Path:
     return path
 
 
-def session_meta(config: Config, mode: Mode, name: str, source: str, sealed: str = "") -> SessionMeta:
-    """What a session file says of its session."""
+def session_meta(config: Config, mode: Mode, name: str, source: str, sealed: str = "", form: str = "") -> SessionMeta:
+    """What a session file says of its session; `form` is the text of the pre-arm checklist."""
     versions = {"python": platform.python_version()}
     for package in _SOFTWARE:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -162,6 +167,7 @@ def session_meta(config: Config, mode: Mode, name: str, source: str, sealed: str
         versions=versions,
         source=source,
         sealed=sealed,
+        checklist=form,
     )
 
 
@@ -290,12 +296,13 @@ def live(config: Config, path: Path | None, screen: Screen, operator: OperatorLi
 
     Raises
     ------
-    SourceError, LayoutError, CalibrationError, SessionError, JournalError
+    SourceError, LayoutError, CalibrationError, ChecklistError, SessionError, JournalError
         If anything needed is missing; nothing has flowed then.
     """
     from loop.outlets import Outlets
 
     clock = SystemClock()
+    form = checklist_text(config) if config.stimulates else ""
     with open_source(config) as source:
         calibration = calibration_text(config)
         if calibration and not source.info.simulated:
@@ -313,9 +320,11 @@ def live(config: Config, path: Path | None, screen: Screen, operator: OperatorLi
         recorder: ProcessRecorder | None = None
         try:
             if config.stimulates:
-                guarded = configuration.guard_settings(config, name, input_is_simulated=source.info.simulated)
+                guarded = configuration.guard_settings(
+                    config, name, input_is_simulated=source.info.simulated, checklist=form
+                )
                 guard = GuardProcess(guarded)
-            meta = session_meta(config, "live", name, msgspec.json.encode(source.info).decode(), allotment.sealed)
+            meta = session_meta(config, "live", name, msgspec.json.encode(source.info).decode(), allotment.sealed, form)
             recorder = ProcessRecorder(where, meta, clock, machine_key=allotment.machine_key)
             session = LiveSession(
                 config,
