@@ -70,10 +70,10 @@ def test_open_cuts_first_then_identifies_and_takes_no_virtual_time() -> None:
     who = driver.open()
     assert who.emulator
     assert who.serial_number == "EMU-1"
-    assert wire.messages() == [proto.Stop(StopClass.S0_CUT), proto.Identify()]
+    assert wire.messages() == [proto.Stop(StopClass.S0_CUT), proto.Identify(), proto.SelfTest()]
     assert bench.now == 0
     assert driver.open() == who
-    assert len(wire.messages()) == 2
+    assert len(wire.messages()) == 3
 
 
 def test_a_new_driver_finds_the_device_at_zero_and_disarmed() -> None:
@@ -85,7 +85,7 @@ def test_a_new_driver_finds_the_device_at_zero_and_disarmed() -> None:
     last = bench.run(50)[-1]
     assert last.state is DeviceState.IDLE
     assert abs(bench.model.current_ua) <= 10.0
-    assert last.ack_seq == 2
+    assert last.ack_seq == 3
 
 
 def test_arm_ramp_hold_stop() -> None:
@@ -329,7 +329,7 @@ def test_what_the_device_said_to_an_earlier_host_is_no_answer() -> None:
     other.open()
     assert all(readback.ack_seq <= other.last_seq for readback in other.poll(bench.now))
     bench.clock.advance_to(bench.now + NS_PER_S)
-    assert other.poll(bench.now)[-1].ack_seq == 2
+    assert other.poll(bench.now)[-1].ack_seq == 3
 
 
 @pytest.mark.parametrize(
