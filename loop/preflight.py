@@ -158,7 +158,10 @@ def _watch(config: Config, source: LslSource) -> Iterator[Finding]:
 
 def _device(config: Config, simulated: bool) -> Iterator[Finding | TimeToZero]:
     guarded = configuration.guard_settings(config, f"check-{os.getpid()}", input_is_simulated=simulated)
-    yield from _driver(guarded.device)
+    for finding in _driver(guarded.device):
+        yield finding
+        if finding.ok is False:
+            return
     try:
         guard = GuardProcess(guarded)
     except SessionError as error:

@@ -144,6 +144,16 @@ def test_the_plan_is_a_trapezoid_whose_cost_is_its_area() -> None:
     assert charge == pytest.approx(sum(at) * NS_PER_MS, rel=0.01)
 
 
+def test_a_slow_device_gets_the_time_that_it_declares_to_confirm_zero() -> None:
+    slow = replace(CAPABILITIES, command_latency_s=0.5, readback_interval_s=0.5, min_transition_s=0.1)
+    params = make_params(SETTINGS, slow, EMULATOR, b"x")
+    quick = make_params(SETTINGS, CAPABILITIES, EMULATOR, b"x")
+    assert params.lag_ns == round(1.6 * NS_PER_S)
+    assert params.confirm_ns >= params.lag_ns + 2 * round(0.5 * NS_PER_S)
+    assert params.zeroing_ns >= params.confirm_ns
+    assert (quick.confirm_ns, quick.zeroing_ns) == (400 * NS_PER_MS, NS_PER_S)
+
+
 # ---- lost replies
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import termios
+
 import pytest
 from stimulator_bench import Bench
 
@@ -339,3 +342,23 @@ def test_what_the_device_said_to_an_earlier_host_is_no_answer() -> None:
 def test_a_port_that_is_none_is_named(path: str, words: str) -> None:
     with pytest.raises(DeviceNotFoundError, match=f"{path} {words}"):
         ReferenceStimulator(SerialWire(path)).open()
+
+
+def test_the_line_is_opened_raw_at_115200_8n1_without_flow_control_and_exclusively() -> None:
+    master, slave = os.openpty()
+    try:
+        wire = SerialWire(os.ttyname(slave))
+        wire.open()
+        iflag, oflag, cflag, lflag, ispeed, ospeed, _ = termios.tcgetattr(wire.fileno())
+        assert (ispeed, ospeed) == (termios.B115200, termios.B115200)
+        assert cflag & termios.CSIZE == termios.CS8
+        assert not cflag & (termios.PARENB | termios.CSTOPB | termios.CRTSCTS)
+        assert not iflag & (termios.IXON | termios.IXOFF | termios.ICRNL | termios.ISTRIP)
+        assert not oflag & termios.OPOST
+        assert not lflag & (termios.ICANON | termios.ECHO | termios.ISIG)
+        with pytest.raises(DeviceNotFoundError, match="in use by another program"):
+            SerialWire(os.ttyname(slave)).open()
+        wire.close()
+    finally:
+        os.close(master)
+        os.close(slave)
