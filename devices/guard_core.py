@@ -6,7 +6,7 @@ The guard process drives it on the system's clock, simulation and replay on a vi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, cast
 
 from msgspec.structs import replace
 
@@ -32,6 +32,7 @@ from devices.guard_state import (
     Params,
     Phase,
     ResetDevice,
+    RunGate,
     Send,
     SetLevel,
     Settle,
@@ -49,6 +50,8 @@ from devices.stimulator import (
     DeviceError,
     DeviceLostError,
     DeviceRefusedError,
+    DeviceUncertainError,
+    GateStimulator,
     Stimulator,
     StopClass,
 )
@@ -58,6 +61,11 @@ __all__ = ["DoseBook", "DoseBookError", "GuardCore", "MemoryDoseBook", "guard_co
 
 MAX_HASTY: Final = 2
 _TICK: Final = Tick()
+_KINDS: Final[dict[type[DeviceError], str]] = {
+    DeviceRefusedError: "refused",
+    DeviceLostError: "lost",
+    DeviceUncertainError: "uncertain",
+}
 
 
 class GuardCore:
@@ -263,6 +271,8 @@ class GuardCore:
         match action:
             case SetLevel():
                 device.set_level(action.level_ua, LEASE_MS)
+            case RunGate():
+                cast("GateStimulator", device).run_gate(action.plan)
             case Send():
                 out.append(action.message)
             case Heartbeat():
@@ -285,7 +295,7 @@ class GuardCore:
 
 
 def _failure(error: DeviceError) -> DeviceFailure:
-    kind = "refused" if isinstance(error, DeviceRefusedError) else "lost" if isinstance(error, DeviceLostError) else "protocol"
+    kind = next((kind for cls, kind in _KINDS.items() if isinstance(error, cls)), "protocol")
     return DeviceFailure(kind, str(error)[:300])
 
 

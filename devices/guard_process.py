@@ -21,7 +21,7 @@ import selectors
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -31,14 +31,16 @@ import msgspec
 from devices import checklist, link, priority
 from devices.clock import Clock, SystemClock
 from devices.dose_book import DoseBook, DoseBookError, ThreadClerk
+from devices.driver import DriverError
 from devices.guard_core import GuardCore
 from devices.guard_state import FOREVER, TICK_NS, ExitCode
 from devices.ledger_book import LedgerBook
 from devices.limits import LimitError
 from devices.link_server import GuardRunningError, LinkServer, Peer
 from devices.link_socket import RuntimeDirectoryError
+from devices.registry import current_choice
 from devices.settings import Settings, decode
-from devices.stimulator import DeviceError, Stimulator
+from devices.stimulator import DeviceError
 from devices.units import NS_PER_S
 
 ENGINE_WAIT_NS: Final = 60 * NS_PER_S
@@ -50,15 +52,6 @@ _MCL_CURRENT: Final = 1
 
 class StartError(Exception):
     """The guard refuses to start; the text is one sentence for the operator."""
-
-
-def _reference(port: str) -> Stimulator:
-    from devices.reference import ReferenceStimulator, SerialWire
-
-    return ReferenceStimulator(SerialWire(port))
-
-
-DRIVERS: Final[dict[str, Callable[[str], Stimulator]]] = {"reference": _reference}
 
 
 def read_settings(path: Path) -> Settings:
@@ -116,8 +109,8 @@ def open_core(settings: Settings, book: DoseBook, clerks: list[ThreadClerk], clo
     Raises
     ------
     StartError
-        If the driver runs in no process, the device is not to be had, or must not be used with this input (I30), or if
-        checklist or ledger speak against a session.
+        If there is no such driver or it runs in no process, the device is not to be had, or must not be used in this mode
+        or with this input (I30), or if checklist or ledger speak against a session.
     """
 
     def clerk(own: DoseBook) -> ThreadClerk:
@@ -125,15 +118,10 @@ def open_core(settings: Settings, book: DoseBook, clerks: list[ThreadClerk], clo
         return clerks[-1]
 
     arm_until_ns = checklist_end_ns(settings, clock)
-    driver = DRIVERS.get(settings.device.driver)
-    if driver is None:
-        raise StartError(
-            f"device.driver = {settings.device.driver}: this driver has no process of its own; "
-            f"choose one of {', '.join(sorted(DRIVERS))}"
-        )
     try:
-        core = GuardCore(settings, driver(settings.device.port), secrets.token_bytes(32), book, clerk, arm_until_ns)
-    except (DeviceError, LimitError, DoseBookError) as error:
+        stimulator, _ = current_choice(settings.device)
+        core = GuardCore(settings, stimulator, secrets.token_bytes(32), book, clerk, arm_until_ns)
+    except (DriverError, DeviceError, LimitError, DoseBookError) as error:
         raise StartError(str(error)) from error
     if core.params.forbidden:
         core.close()

@@ -11,7 +11,7 @@ import msgspec
 
 from devices import limits, link
 from devices.settings import Settings
-from devices.stimulator import Capabilities, DeviceState, Identity, Readback, StopClass
+from devices.stimulator import Capabilities, DeviceState, GatePlan, Identity, Readback, StopClass
 from devices.units import NS_PER_MS, NS_PER_S
 
 ZERO_UA: Final = 10
@@ -82,6 +82,10 @@ class Params(msgspec.Struct, frozen=True, kw_only=True):
     short_below_ohm: float
     device_ramp: bool
     measures_current: bool
+    plan: GatePlan | None = None
+    """The gate to send as a whole, where the device takes no single levels."""
+    plan_slack_ua: int = 50
+    """By how much the plan may lie above what the engine asks: its ramps are raised cosines, the plan's are straight."""
     forbidden: str
     """Why this device must not be armed in this session; empty where it may."""
     arm_secret: bytes
@@ -128,6 +132,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """When the present phase began; for `armed`, when its 60 s began."""
     from_ua: int = 0
     """Level when the present stop began."""
+    run_ns: int = NEVER
+    """When the gate that runs began, where the device takes whole gates."""
     zero_ns: int = NEVER
     rise_ns: int = NEVER
     """When the level last became 0, and when it last left 0."""
@@ -190,7 +196,7 @@ class Terminate(msgspec.Struct, frozen=True):
 
 
 class DeviceFailure(msgspec.Struct, frozen=True):
-    """The driver raised. `kind` is ``lost``, ``protocol`` or ``refused``."""
+    """The driver raised. `kind` is ``lost``, ``protocol``, ``refused`` or ``uncertain`` (a reply is overdue)."""
 
     kind: str
     what: str
@@ -234,6 +240,12 @@ class SetLevel(msgspec.Struct, frozen=True):
     """Tell the device a signed level, with a device lease of `LEASE_MS`."""
 
     level_ua: int
+
+
+class RunGate(msgspec.Struct, frozen=True):
+    """Send the device one gate as a whole."""
+
+    plan: GatePlan
 
 
 class Heartbeat(msgspec.Struct, frozen=True):
@@ -292,7 +304,10 @@ class Exit(msgspec.Struct, frozen=True):
     code: ExitCode
 
 
-Action = SetLevel | Heartbeat | DeviceStop | ArmDevice | DisarmDevice | ResetDevice | Book | Settle | Send | Announce | Exit
+Action = (
+    SetLevel | RunGate | Heartbeat | DeviceStop | ArmDevice | DisarmDevice | ResetDevice
+    | Book | Settle | Send | Announce | Exit
+)  # fmt: skip
 
 
 def arm_code(params: Params, state: State) -> str:
@@ -318,7 +333,25 @@ def _forbidden(settings: Settings, capabilities: Capabilities, identity: Identit
         )
     if capabilities.unipolar and settings.stimulation.polarity == "cathodal":
         return f"{identity.model} is unipolar and stimulation.polarity is cathodal"
+    return _unfit(settings, capabilities, identity) if capabilities.whole_gate else ""
+
+
+def _unfit(settings: Settings, capabilities: Capabilities, identity: Identity) -> str:
+    """Why the configured gate is none that the device takes as a whole; empty where it is."""
+    stim, least, most = settings.stimulation, capabilities.min_transition_s, capabilities.max_transition_s
+    if not capabilities.device_ramp:
+        return f"{identity.model} takes whole gates, but cannot end one by a ramp of its own"
+    if stim.ramp_s < least or (most is not None and stim.ramp_s > most):
+        return f"stimulation.ramp_s is {stim.ramp_s:g}; {identity.model} ramps in {least:g} to {most or 60.0:g} s"
+    if capabilities.max_hold_s is not None and stim.hold_s > capabilities.max_hold_s:
+        return f"stimulation.hold_s is {stim.hold_s:g}; {identity.model} holds for at most {capabilities.max_hold_s:g} s"
     return ""
+
+
+def _plan(settings: Settings, sign: int) -> GatePlan:
+    stim = settings.stimulation
+    ramp_ms = round(stim.ramp_s * 1000.0)
+    return GatePlan(level_ua=sign * stim.level_ua, rise_ms=ramp_ms, hold_ms=round(stim.hold_s * 1000.0), fall_ms=ramp_ms)
 
 
 def make_params(
@@ -351,9 +384,14 @@ def make_params(
     level = math.floor(merged.level_ua.value)
     slew_na_s = math.floor(merged.slew_ua_s.value * 1000.0)
     slope_ua_s = limits.ramp_peak_slope_ua_s(settings.stimulation.level_ua, settings.stimulation.ramp_s)
-    round_trip_s = 2.0 * capabilities.command_latency_s + capabilities.readback_interval_s
+    round_trip_s = 2.0 * capabilities.command_latency_s + capabilities.readback_interval_s + capabilities.min_transition_s
+    # Zero is confirmed by a report taken a round trip after the command; one report may be lost on the way.
+    confirm_s = round_trip_s + 2.0 * capabilities.readback_interval_s + 0.1
+    sign = -1 if settings.stimulation.polarity == "cathodal" else 1
     return Params(
-        sign=-1 if settings.stimulation.polarity == "cathodal" else 1,
+        sign=sign,
+        plan=_plan(settings, sign) if capabilities.whole_gate else None,
+        plan_slack_ua=max(50, level // 5),
         max_level_ua=level,
         over_current_ua=level + max(50, level // 20),
         slew_na_s=slew_na_s,
@@ -370,6 +408,8 @@ def make_params(
         arm_until_ns=arm_until_ns,
         lag_ns=max(20 * NS_PER_MS, math.ceil(round_trip_s * NS_PER_S)),
         stale_ns=max(200 * NS_PER_MS, math.ceil(4.0 * capabilities.readback_interval_s * NS_PER_S)),
+        confirm_ns=max(400 * NS_PER_MS, math.ceil(confirm_s * NS_PER_S)),
+        zeroing_ns=max(NS_PER_S, math.ceil(2.0 * confirm_s * NS_PER_S)),
     )
 
 
@@ -387,6 +427,8 @@ def zero_confirmed(params: Params, state: State, t_ns: int) -> bool:
     """Whether a fresh read-back, taken after the level became 0, shows zero current."""
     readback = state.readback
     if state.level_ua or readback is None or t_ns - state.heard_ns > params.stale_ns:
+        return False
+    if readback.state is DeviceState.UNCERTAIN:
         return False
     if state.heard_ns - state.zero_ns < params.lag_ns or readback.commanded_ua != 0:
         return False

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, TypeVar
 
 from devices import refproto
+from devices.driver import Driver, NoOptions, serial_path
+from devices.outstanding import Outstanding
+from devices.reference_watch import DamageWatch, LatchWatch
 from devices.refframe import VERSION, Decoder, Frame
 from devices.refproto import MAX_LEASE_MS, AckResult, FrameError, HostMessage
 from devices.stimulator import (
@@ -15,25 +19,25 @@ from devices.stimulator import (
     DeviceNotFoundError,
     DeviceProtocolError,
     DeviceRefusedError,
+    DeviceState,
+    DeviceUncertainError,
+    DeviceUnfitError,
     Identity,
     Readback,
     StopClass,
 )
-from devices.units import NS_PER_S
+from devices.units import NS_PER_MS
 from devices.wires import InProcessWire, SerialWire, Wire
 
-__all__ = ["CAPABILITIES", "InProcessWire", "ReferenceStimulator", "SerialWire", "Wire"]
+__all__ = ["CAPABILITIES", "DRIVER", "InProcessWire", "ReferenceStimulator", "SerialWire", "Wire"]
 
 OPEN_BUDGET_S: Final = 3.0
 ASK_EVERY_S: Final = 0.3
 MAX_WAITING_FRAMES: Final = 32
 MAX_ASKED: Final = 256
 MAX_READS: Final = 16
-
-# One bit error a second is what a serial line may do; more is a fault of the line or of the device.
-BURST_WINDOW_NS: Final = NS_PER_S
-BURST_FRAMES: Final = 3
-BURST_BYTES: Final = 128
+# Line, device and one report take 60 ms; what is not acknowledged after this may have been taken or lost.
+REPLY_BUDGET_NS: Final = 200 * NS_PER_MS
 
 CAPABILITIES: Final = Capabilities(
     self_expiring_lease=True,
@@ -49,8 +53,12 @@ CAPABILITIES: Final = Capabilities(
     readback_interval_s=0.05,
 )
 
+_ReplyT = TypeVar("_ReplyT", refproto.IdentityReply, refproto.SelfTestResult)
+
 _OVERTAKING: Final = (refproto.Stop, refproto.Disarm)
 _PERISHABLE: Final = (refproto.SetLevel, refproto.Heartbeat)
+
+_HOLDING: Final = (DeviceState.ARMED, DeviceState.ACTIVE)
 
 _REFUSALS: Final = {
     AckResult.NOT_ARMED: "it is not armed",
@@ -83,16 +91,22 @@ class ReferenceStimulator:
         self._readbacks: list[Readback] = []
         self._device_seq = 0
         self._boot_count: int | None = None
-        self._damage: deque[tuple[int, int, int]] = deque()
-        self._damage_seen = (0, 0)
+        self._damage = DamageWatch()
         self._partial = b""
         self._waiting: deque[tuple[bytes, HostMessage]] = deque()
         self._asked: dict[int, str] = {}
+        self._latch = LatchWatch()
+        self._owed = Outstanding(REPLY_BUDGET_NS, self._last_seq)
 
     @property
     def capabilities(self) -> Capabilities:
         """What the protocol guarantees."""
         return CAPABILITIES
+
+    @property
+    def assumed_ua(self) -> int:
+        """Largest magnitude that may flow: the device's set point as reported last, or any sent since and not reported."""
+        return self._owed.assumed_ua
 
     @property
     def last_seq(self) -> int:
@@ -104,7 +118,7 @@ class ReferenceStimulator:
         return self._wire.fileno()
 
     def open(self) -> Identity:
-        """Connect, cut, identify; ask again every 0.3 s, for 3 s at most.
+        """Connect, cut, identify, have the device test itself; each asked again every 0.3 s, for 3 s at most.
 
         Returns
         -------
@@ -115,6 +129,10 @@ class ReferenceStimulator:
         ------
         DeviceNotFoundError
             If the line cannot be opened, or nothing on it answers in this protocol.
+        DeviceRefusedError
+            If the device speaks an older minor version.
+        DeviceUnfitError
+            If its self-test finds a defect.
         DeviceLostError
             If the line breaks meanwhile.
         """
@@ -127,16 +145,21 @@ class ReferenceStimulator:
         except DeviceError:
             self._wire.close()
             raise
-        self._damage_seen = (self._decoder.corrupt, self._decoder.skipped)
+        self._damage.forget(self._decoder)
         return self._identity
 
     def arm(self, max_level_ua: int, max_slew_ua_s: int) -> None:
         """Ask the device to latch limits and allow current; a report in state ARMED is its yes.
 
+        What it has then latched it says in a message of its own; `poll` raises where that differs from what was asked,
+        or does not come.
+
         Raises
         ------
         DeviceRefusedError
             If a limit is below 1 or above the device's own. The device's own refusal comes from `poll`.
+        DeviceUncertainError
+            If a reply is overdue.
         DeviceLostError
             If the line is closed, broken, or takes no more bytes.
         """
@@ -150,7 +173,10 @@ class ReferenceStimulator:
                 f"{self._wire.name}: a greatest slew of {max_slew_ua_s} uA/s is outside "
                 f"1 .. {refproto.MAX_SLEW_UA_S} uA/s"
             )
+        self._require_open()
+        self._require_certain("arm")
         self._command(refproto.Arm(max_level_ua, max_slew_ua_s))
+        self._latch.asked(self._last_seq, max_level_ua, max_slew_ua_s)
 
     def disarm(self) -> None:
         """Zero at once, and no current until armed again. Raises DeviceLostError."""
@@ -170,6 +196,8 @@ class ReferenceStimulator:
         ------
         DeviceRefusedError
             If a number is out of range. The device's own refusal comes from `poll`.
+        DeviceUncertainError
+            If a reply is overdue; but a level nearer to zero than all that may flow is still sent.
         DeviceLostError
             If the line is closed, broken, or takes no more bytes.
         """
@@ -181,6 +209,9 @@ class ReferenceStimulator:
             raise DeviceRefusedError(
                 f"{self._wire.name}: a lease of {lease_ms} ms is outside 1 .. {MAX_LEASE_MS} ms"
             )
+        self._require_open()
+        if level_ua and abs(level_ua) >= self.assumed_ua:
+            self._require_certain("set a level")
         self._command(refproto.SetLevel(level_ua, lease_ms))
 
     def heartbeat(self) -> None:
@@ -210,6 +241,9 @@ class ReferenceStimulator:
         DeviceProtocolError
             If the device acknowledged a frame never sent, sent a value that is not defined, or more damage
             came within a second than a line causes by itself.
+        DeviceUncertainError
+            Once, where the device has acknowledged nothing of what was sent `REPLY_BUDGET_NS` ago. Until it has
+            acknowledged everything its reports then carry the state UNCERTAIN.
         DeviceRefusedError
             If the device refused a command; but not where a set point came after the device had stopped by
             itself: that its state and fault tell.
@@ -230,7 +264,14 @@ class ReferenceStimulator:
                     self._take(frame, t_ns)
                 except DeviceError as error:
                     trouble = _worse(trouble, error)
-        trouble = _worse(trouble, self._judge_damage(t_ns))
+        damage = self._damage.judge(self._decoder, t_ns)
+        if damage:
+            trouble = _worse(trouble, DeviceProtocolError(f"{self._wire.name}: {damage}"))
+        if self._owed.overdue(t_ns) and trouble is None:
+            trouble = DeviceUncertainError(
+                f"{self._wire.name} has acknowledged nothing for {self._owed.budget_ms} ms: up to "
+                f"{self.assumed_ua} uA may flow; check cable and device"
+            )
         if trouble is not None:
             raise trouble
         readbacks, self._readbacks = self._readbacks, []
@@ -248,35 +289,66 @@ class ReferenceStimulator:
         self._wire.close()
 
     def _identify(self) -> Identity:
+        reply = self._ask((refproto.Stop(StopClass.S0_CUT), refproto.Identify()), refproto.IdentityReply)
+        if reply is None:
+            raise DeviceNotFoundError(
+                f"{self._wire.name} can be opened, but no device there answered in the reference serial "
+                f"protocol, version {VERSION}, within {OPEN_BUDGET_S:g} s ({self._heard()}); check port, cable and power"
+            )
+        if reply.minor < refproto.MINOR:
+            raise DeviceRefusedError(
+                f"{self._wire.name} speaks version {VERSION}.{reply.minor} of the reference serial protocol; "
+                f"{VERSION}.{refproto.MINOR} or newer is needed: update its firmware"
+            )
+        self._test()
+        return reply.identity
+
+    def _test(self) -> None:
+        reply = self._ask((refproto.SelfTest(),), refproto.SelfTestResult)
+        if reply is None:
+            raise DeviceNotFoundError(f"{self._wire.name}: the device answered no self-test within {OPEN_BUDGET_S:g} s")
+        if reply.defects:
+            names = ", ".join(str(defect.name).lower().replace("_", " ") for defect in reply.defects)
+            raise DeviceUnfitError(f"{self._wire.name}: the device's self-test failed ({names}); it must not be used")
+
+    def _ask(self, messages: Sequence[HostMessage], kind: type[_ReplyT]) -> _ReplyT | None:
+        """Send and wait for the answer, again and again within the budget; only `open` may wait."""
         first_seq = self._last_seq + 1
         for _ in range(round(OPEN_BUDGET_S / ASK_EVERY_S)):
-            self._send(refproto.Stop(StopClass.S0_CUT))
-            self._send(refproto.Identify())
+            for message in messages:
+                self._send(message)
             left = ASK_EVERY_S
             while True:
                 self._flush()
                 for frame in self._decoder.feed(self._wire.read()):
-                    reply = _identity_reply(frame)
+                    reply = _reply(frame, kind)
                     # An answer to an earlier host may still be on the line: only numbers just sent count.
                     if reply is not None and first_seq <= reply.ack_seq <= self._last_seq:
                         self._device_seq = frame.seq
-                        return reply.identity
+                        return reply
                 if left <= 0.0:
                     break
                 left = self._wire.wait(left)
-        heard = (
-            "bytes came back, but none with this meaning" if self._decoder.skipped else "nothing came back"
-        )
-        raise DeviceNotFoundError(
-            f"{self._wire.name} can be opened, but no device there answered in the reference serial "
-            f"protocol, version {VERSION}, within {OPEN_BUDGET_S:g} s ({heard}); check port, cable and power"
-        )
+        return None
+
+    def _heard(self) -> str:
+        decoder = self._decoder
+        if decoder.other_version is not None:
+            return f"it speaks version {decoder.other_version}"
+        return "bytes came back, but none with this meaning" if decoder.skipped else "nothing came back"
 
     # ---- sending
 
     def _require_open(self) -> None:
         if self._identity is None:
             raise DeviceLostError(f"{self._wire.name} is not open")
+
+    def _require_certain(self, verb: str) -> None:
+        if self._owed.uncertain:
+            raise DeviceUncertainError(
+                f"{self._wire.name}: cannot {verb}: a reply is overdue and up to {self.assumed_ua} uA may flow; "
+                "only stops are sent until it answers"
+            )
 
     def _command(self, message: HostMessage) -> None:
         self._require_open()
@@ -293,6 +365,7 @@ class ReferenceStimulator:
                 f"{self._wire.name} takes no more bytes: {MAX_WAITING_FRAMES} frames wait; check the cable"
             )
         self._last_seq += 1
+        self._owed.sent(self._last_seq, message.level_ua if isinstance(message, refproto.SetLevel) else None)
         self._asked[self._last_seq] = type(message).__name__
         if len(self._asked) > MAX_ASKED:
             del self._asked[next(iter(self._asked))]
@@ -322,6 +395,7 @@ class ReferenceStimulator:
         if frame.seq <= self._device_seq:
             return
         self._device_seq = frame.seq
+        self._owed.answered(message.ack_seq)
         if message.ack_seq > self._last_seq:
             raise DeviceProtocolError(
                 f"{self._wire.name}: wrong acknowledgement, of frame {message.ack_seq}; "
@@ -330,32 +404,40 @@ class ReferenceStimulator:
         match message:
             case refproto.Ack(ack_seq=seq, result=result):
                 asked = self._asked.pop(seq, None)
+                if result != AckResult.OK:
+                    self._latch.refused(seq)
                 # A set point that crossed with the device's own stop is no news: the reports name the cause.
                 crossed = asked == "SetLevel" and result in (AckResult.NOT_ARMED, AckResult.FAULT_LATCHED)
                 if result != AckResult.OK and asked is not None and not crossed:
                     raise DeviceRefusedError(
                         f"{self._wire.name} refused {asked} (frame {seq}): {_REFUSALS[result]}"
                     )
+            case refproto.Limits():
+                self._wrong(self._latch.latched(message))
             case refproto.Report():
                 self._boot_count = message.boot_count
-                self._readbacks.append(_readback(message, t_ns))
+                self._wrong(self._latch.reported(armed=message.state in _HOLDING))
+                self._owed.confirmed(message.ack_seq, message.set_ua, holds=message.state in _HOLDING)
+                state = DeviceState.UNCERTAIN if self._owed.uncertain else message.state
+                self._readbacks.append(_readback(message, state, t_ns))
 
-    def _judge_damage(self, t_ns: int) -> DeviceProtocolError | None:
-        seen = (self._decoder.corrupt, self._decoder.skipped)
-        if seen != self._damage_seen:
-            self._damage.append((t_ns, seen[0] - self._damage_seen[0], seen[1] - self._damage_seen[1]))
-            self._damage_seen = seen
-        while self._damage and t_ns - self._damage[0][0] > BURST_WINDOW_NS:
-            self._damage.popleft()
-        frames = sum(item[1] for item in self._damage)
-        count = sum(item[2] for item in self._damage)
-        if frames < BURST_FRAMES and count < BURST_BYTES:
-            return None
-        self._damage.clear()
-        return DeviceProtocolError(
-            f"{self._wire.name}: {frames} damaged frames and {count} meaningless bytes within a second; "
-            "check cable and device"
-        )
+    def _wrong(self, what: str) -> None:
+        if what:
+            raise DeviceProtocolError(f"{self._wire.name}: {what}")
+
+
+def _build(_mode: str, port: str, _options: NoOptions) -> ReferenceStimulator:
+    return ReferenceStimulator(SerialWire(serial_path(port)))
+
+
+DRIVER: Final = Driver(
+    name="reference",
+    summary="any stimulator that speaks the reference serial protocol, on a serial line or a pty",
+    modes={"lease": "every set point is a lease of at most 1 s, and the device ends 250 ms of silence"},
+    options=NoOptions,
+    capabilities=lambda _mode, _options: CAPABILITIES,
+    build=_build,
+)
 
 
 def _worse(one: DeviceError | None, other: DeviceError | None) -> DeviceError | None:
@@ -365,18 +447,18 @@ def _worse(one: DeviceError | None, other: DeviceError | None) -> DeviceError | 
     return one
 
 
-def _identity_reply(frame: Frame) -> refproto.IdentityReply | None:
+def _reply(frame: Frame, kind: type[_ReplyT]) -> _ReplyT | None:
     try:
         message = refproto.parse_device(frame)
     except FrameError:
         return None
-    return message if isinstance(message, refproto.IdentityReply) else None
+    return message if isinstance(message, kind) else None
 
 
-def _readback(report: refproto.Report, t_ns: int) -> Readback:
+def _readback(report: refproto.Report, state: DeviceState, t_ns: int) -> Readback:
     return Readback(
         t_ns=t_ns,
-        state=report.state,
+        state=state,
         commanded_ua=report.set_ua,
         measured_ua=report.measured_ua,
         voltage_mv=report.voltage_mv,

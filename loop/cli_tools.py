@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     app.command()(check)
     app.command()(bench)
+    app.command()(drivers)
     app.add_typer(mock, name="mock")
 
 
@@ -33,7 +34,7 @@ def check(
     ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
-    port: Annotated[str | None, typer.Option(help="Serial port of the stimulator.")] = None,
+    port: Annotated[str | None, typer.Option(help="Where the stimulator is: serial port, or HOST:PORT.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Look at stream, layout, clock, device, limits, impedance and disk before anybody arms; or at a recording's markers.
@@ -94,6 +95,25 @@ def _check_recording(path: Path, config: Config, as_json: bool) -> None:
         raise typer.Exit(Exit.NOT_WELL)
 
 
+def drivers(as_json: JsonOption = False) -> None:
+    """List the stimulators that `device.driver` can name, their modes, and what each mode promises if the host dies.
+
+    Others come in by the entry point group `cereloop.devices`.
+
+    Example: `cereloop drivers`
+    """
+    from devices.registry import available
+
+    entries = available()
+    if as_json:
+        typer.echo(msgspec.json.encode(entries).decode())
+        return
+    for entry in entries:
+        typer.echo(f"{entry.name}  ({entry.origin})  {entry.problem or entry.summary}")
+        for mode, words in entry.modes.items():
+            typer.echo(f"    {mode:<12}{words}")
+
+
 @mock.command("amplifier")
 def mock_amplifier(
     what: Annotated[str, typer.Argument(metavar="FILE_OR_PATIENT", help="A recording, or the word `patient`.")],
@@ -130,7 +150,9 @@ def mock_amplifier(
 
 @mock.command("stimulator")
 def mock_stimulator(
+    protocol: Annotated[str, typer.Option(help="Which device to be.")] = "reference",
     link: Annotated[Path | None, typer.Option(help="Make a link of this name to the serial port.")] = None,
+    listen: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where a device on the network listens.")] = None,
     meter: Annotated[Path | None, typer.Option(help="Write what truly flows at the electrode to this file.")] = None,
     control: Annotated[str | None, typer.Option(help="Local socket for faults on command; - is standard input.")] = None,
     seed: Annotated[int, typer.Option(help="Draws errors, latencies and noise.")] = 0,
@@ -145,12 +167,15 @@ def mock_stimulator(
     ] = False,
     list_faults: Annotated[bool, typer.Option("--list-faults", help="List the faults by name and end.")] = False,
 ) -> None:
-    """Be a stimulator on a serial port (a pty), with skin, physics, a meter and faults, until Ctrl-C.
+    """Be a stimulator on its own transport, with skin, physics, a meter and faults, until Ctrl-C.
 
     Example: `cereloop mock stimulator --link /tmp/cereloop-stimulator --meter /tmp/cereloop.meter`
     """
-    from devices.mock import faults, numbers, stimulator_process
+    from devices.mock import faults, numbers, protocols
 
+    emulator = protocols.find(protocol)
+    if emulator is None:
+        raise ConfigError(f"--protocol {protocol}: no such emulator; there are {', '.join(protocols.MODULES)}")
     if list_electrodes:
         for table in (*numbers.pairs(), "output"):
             typer.echo(table)
@@ -159,7 +184,7 @@ def mock_stimulator(
                 typer.echo(f"  {key} = {number.value:g} {number.unit} ({low:g} to {high:g}; {number.status}: {number.source})")
         return
     if list_faults:
-        for known in faults.FAULTS.values():
+        for known in emulator.FAULTS.values():
             typer.echo(f"{known.name:<18}{known.effect}")
         return
     try:
@@ -169,12 +194,13 @@ def mock_stimulator(
     except (faults.FaultError, numbers.NumberError) as error:
         raise ConfigError(str(error)) from error
     arguments = ["--seed", str(seed)]
-    for option, value in (("--link", link), ("--meter", meter), ("--control", control), ("--electrodes", electrodes)):
+    given = (("--link", link), ("--listen", listen), ("--meter", meter), ("--control", control), ("--electrodes", electrodes))
+    for option, value in given:
         if value is not None:
             arguments += [option, str(value)]
     for text in fault or ():
         arguments += ["--fault", text]
-    sys.exit(stimulator_process.main(arguments))
+    sys.exit(emulator.main(arguments))
 
 
 def bench(

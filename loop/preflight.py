@@ -16,6 +16,10 @@ import msgspec
 from devices import checklist, limits, link
 from devices.clock import SystemClock
 from devices.dose_book import DoseBookError
+from devices.driver import DriverError
+from devices.registry import choose
+from devices.settings import Device
+from devices.stimulator import Capabilities
 from devices.time_to_zero import TimeToZero, time_to_zero
 from devices.units import NS_PER_S
 from loop import config as configuration
@@ -176,6 +180,10 @@ def _watch(config: Config, source: LslSource) -> Iterator[Finding]:
 
 def _device(config: Config, simulated: bool, form: str) -> Iterator[Finding | TimeToZero]:
     guarded = configuration.guard_settings(config, f"check-{os.getpid()}", input_is_simulated=simulated, checklist=form)
+    for finding in _driver(guarded.device):
+        yield finding
+        if finding.ok is False:
+            return
     try:
         guard = GuardProcess(guarded)
     except SessionError as error:
@@ -213,6 +221,19 @@ def _dose(config: Config, *, emulated: bool) -> Finding:
     return Finding(item="dose", ok=not report.refusal, detail=f"{report.participant}: {sentence(report)}")
 
 
+def _driver(device: Device) -> Iterator[Finding]:
+    """Which driver in which mode, and what about it is not proven on hardware."""
+    try:
+        choice = choose(device)
+        caveat = choice.capabilities.caveat
+    except DriverError as error:
+        yield Finding(item="driver", ok=False, detail=str(error))
+        return
+    yield Finding(item="driver", ok=True, detail=f"{device.driver}, mode {choice.mode}: {choice.driver.modes[choice.mode]}")
+    if caveat:
+        yield Finding(item="driver", ok=None, detail=caveat)
+
+
 def _contact(guard: GuardProcess, arm_below_ohm: int) -> Finding:
     """Wait for the guard to be safe and the device to have measured the impedance."""
     deadline_s = time.monotonic() + _DEVICE_S
@@ -232,8 +253,12 @@ def _contact(guard: GuardProcess, arm_below_ohm: int) -> Finding:
 
 def time_to_zero_of(config: Config) -> list[TimeToZero]:
     """The table of the configured driver, where the device itself cannot be asked."""
-    from devices.reference import CAPABILITIES
-
     guarded = configuration.guard_settings(config, "check", input_is_simulated=True)
     assert config.stimulation is not None
-    return time_to_zero(CAPABILITIES, limits.effective(guarded, CAPABILITIES), config.stimulation.ramp_s)
+    try:
+        capabilities = choose(guarded.device).capabilities
+    except DriverError:
+        return []  # the guard has said what is wrong with it
+    if not isinstance(capabilities, Capabilities):
+        return []
+    return time_to_zero(capabilities, limits.effective(guarded, capabilities), config.stimulation.ramp_s)

@@ -8,7 +8,9 @@ SIGINT.
 Control, one command a line, one line of JSON back; over the local socket of ``--control PATH``, or over
 standard input and output with ``--control -`` (then the end of input ends the process):
 
-    inject NAME[:key=value,...][@SECONDS]    clear NAME    status    quit
+    inject NAME[:key=value,...][@SECONDS]    clear NAME    status    unplug    quit
+
+``unplug`` pulls the cable for good: the line hangs up, the device and its meter live on.
 
 Exit codes: 0 ended in order, 2 wrong arguments, 3 a path could not be used.
 """
@@ -41,6 +43,7 @@ from devices.mock.meter import Meter, MeterFile
 from devices.mock.stimulator import StimulatorModel
 from devices.units import NS_PER_MS, NS_PER_S
 
+FAULTS: Final = faults.FAULTS
 WAKE_MS: Final = 2
 MAX_CLIENTS: Final = 8
 MAX_LINE_BYTES: Final = 1000
@@ -112,6 +115,7 @@ class _Rig:
         # The process keeps its own end of the host's side open: a host that closes then never looks like a
         # hang-up.
         self._master, self._slave = pty.openpty()
+        self._plugged = True
         self.port = os.ttyname(self._slave)
         tty.setraw(self._slave)
         os.set_blocking(self._master, False)
@@ -166,12 +170,17 @@ class _Rig:
         if self._file is not None:
             self._file.close()
             self._file = None
-        os.close(self._master)
-        os.close(self._slave)
+        self._unplug()
+
+    def _unplug(self) -> None:
+        if self._plugged:
+            self._plugged = False
+            os.close(self._master)
+            os.close(self._slave)
 
     def _turn(self) -> None:
         ready = [descriptor for descriptor, _ in self._poll.poll(WAKE_MS)]
-        data = self._read_host() if self._master in ready else b""
+        data = self._read_host() if self._plugged and self._master in ready else b""
         now_ns = self._clock.now_ns()
         self._deliver(data, now_ns)
         self._model.advance(now_ns)
@@ -208,6 +217,8 @@ class _Rig:
 
     def _write_host(self) -> None:
         fresh = self._model.take_output()
+        if not self._plugged:
+            return
         if not self._unsent:
             self._unsent = fresh
         # else: nobody reads; what is new is lost like on a real line, but the frame under way is finished.
@@ -315,6 +326,11 @@ class _Rig:
                     return {"ok": True, "t_ns": self._last_ns}
                 case "status":
                     return self._status()
+                case "unplug":
+                    if self._plugged:
+                        self._poll.unregister(self._master)
+                    self._unplug()
+                    return {"ok": True, "t_ns": self._last_ns}
                 case "quit":
                     self._ending = True
                     return {"ok": True, "t_ns": self._last_ns}
@@ -322,7 +338,7 @@ class _Rig:
             return {"ok": False, "error": str(error)}
         return {
             "ok": False,
-            "error": f"{word!r} is no command; the commands are: inject, clear, status, quit",
+            "error": f"{word!r} is no command; the commands are: inject, clear, status, unplug, quit",
         }
 
     def _status(self) -> Answer:

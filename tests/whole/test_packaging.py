@@ -32,6 +32,8 @@ def test_the_wheel_holds_three_packages_and_nothing_else(tmp_path: Path) -> None
     needed_files = ("loop/configs/simulate.toml", "devices/checklist.toml", "cext/kernel.pyi")
     for needed in (*needed_files, "loop/py.typed", "devices/py.typed", "cext/py.typed"):
         assert needed in names
+    for needed in ("reference_serial_protocol.md", "conformance/checks.py", "mock/rigs.py"):
+        assert f"devices/{needed}" in names
     assert not [name for name in names if "test" in name]
 
 
