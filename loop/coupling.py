@@ -96,7 +96,8 @@ def imaginary_coherency(plan: Plan, samples_uv: Float64s) -> tuple[float, ...]:
     Returns
     -------
     tuple of float
-        Zero where a signal is silent, for then nothing is shared. Positive where the posterior fossa leads.
+        Zero where a signal is silent, for then nothing is shared; NaN where a sample is. Positive where the posterior fossa
+        leads.
     """
     # einsum without optimisation calls no BLAS: the same sums in the same order on every machine.
     signals = np.einsum("sc,cn->sn", plan.weights, samples_uv)
@@ -110,7 +111,7 @@ def imaginary_coherency(plan: Plan, samples_uv: Float64s) -> tuple[float, ...]:
             for region in (4, 5):
                 cross = (part[side] * part[region].conj()).sum()
                 scale = float(np.sqrt(power[side] * power[region]))
-                figures.append(float(cross.imag) / scale if scale > 0.0 else 0.0)
+                figures.append(0.0 if scale == 0.0 else float(cross.imag) / scale)
     return tuple(figures)
 
 
