@@ -66,7 +66,11 @@ class Decay(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OnsetOffset(msgspec.Struct, frozen=True, kw_only=True):
-    """Index at a stimulus' onset and at its end, in pairs; `ratio` (end to onset) is None where it has no bounds."""
+    """Index at a stimulus' onset and at its end, in pairs; `ratio` (end to onset) is None where it has no bounds.
+
+    The forward model learns what follows a cue and an onset, but no marker tells it of an end (K5): part of the index at
+    the end is the plain response to it.
+    """
 
     onset: Estimate
     end: Estimate
