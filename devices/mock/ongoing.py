@@ -153,14 +153,14 @@ class Generator:
             self._noise()
 
     def _dipoles(self, directions: Float64s, total_uv: float) -> Float64s:
-        """Topographies (60, n_channels) of dipoles all over the brain, together `total_uv` on average."""
+        """Topographies (60, n_channels) of dipoles all over the brain, turned anyhow, together `total_uv` on average."""
         out: list[Float64s] = []
         rng = self._rng["plan"]
         while len(out) < _N_DIPOLES:
             place = rng.uniform(-0.85, 0.85, 3)
-            if 0.45 < float(np.linalg.norm(place)) < 0.85 and place[2] > -0.3:
-                sign = -1.0 if rng.random() < 0.5 else 1.0
-                out.append(sign * head.radial_dipole(directions, place))
+            if 0.45 < float(np.linalg.norm(place)) < 0.85 and place[2] > -0.45:
+                moment = rng.standard_normal(3)
+                out.append(head.dipole(directions, place, moment / float(np.linalg.norm(moment))))
         table = np.stack(out)
         return np.asarray(table * (total_uv / math.sqrt(float(np.mean(np.sum(table**2, axis=0))))))
 

@@ -3,7 +3,7 @@
 The samples are what an amplifier would give; what is true behind them is kept apart in `Patient.truth`.
 Assumptions, and how well each is founded (E established, S single study or contested, A assumed):
 
-- Head: one sphere, radial sources, electrodes on the 10-05 grid; see `head` (E as an approximation, A that
+- Head: four shells, radial sources, electrodes on the 10-05 grid; see `head` (E as an approximation, A that
   folding is none).
 - Prediction-error sources in Crus I, right 1, left 0.6; beta 14-30 Hz around 0.16 s (sd 0.06) and theta 5.5
   Hz around 0.28 s (sd 0.09) after the outcome, size `pe_amplitude_nam` times |PE| (S that beta and theta
@@ -50,7 +50,6 @@ Float64s = npt.NDArray[np.float64]
 
 _STEPS_PER_UV: Final = 32.0
 _CURRENT_ON_UA: Final = 10.0
-_PE_SHARE: Final = (0.6, 1.0)  # left, right
 _ANTICIPATION: Final = {"H": 1.0, "N": 0.6, "L": 0.3}
 _AFTER_OUTCOME_S: Final = 1.0
 _SETTLE_S: Final = 0.5
@@ -191,7 +190,8 @@ class Patient:
         self._crus = np.stack([head.radial_dipole(directions, head.from_mni(p)) for p in (head.CRUS_LEFT, head.CRUS_RIGHT)])
         self._vertex = unit_peak(head.radial_dipole(directions, head.from_mni(head.MIDCINGULATE)))
         self._visual = unit_peak(head.radial_dipole(directions, head.from_mni(head.VISUAL)))
-        self._neck = s.muscle_uv * self._traits.muscle * s.startle * muscle_topographies(directions).max(axis=1)
+        self._error = head.error_topography(directions, s.pe_site)
+        self._neck = s.muscle_uv * self._traits.muscle * s.sized("startle") * muscle_topographies(directions).max(axis=1)
         pad = head.electrode_directions([s.pad_label])[0]
         beside = np.exp(-head.RADIUS_M * np.linalg.norm(directions - pad, axis=1) / _PAD_REACH_M)
         self._beside_pad = beside
@@ -276,11 +276,12 @@ class Patient:
         s = self.settings
         rng = np.random.default_rng([s.seed, 5, trial.number])
         t_s = np.arange(trial.outcome_sample - trial.cue_sample) / s.sfreq_hz
-        seen_uv = 6.0 * (gaussian(t_s, 0.10, 0.02) - gaussian(t_s, 0.17, 0.03))
+        seen_uv = s.visual_uv * (gaussian(t_s, 0.10, 0.02) - gaussian(t_s, 0.17, 0.03))
         part = seen_uv[:, None] * self._visual
         share = _ANTICIPATION.get(trial.cue, trial.told)
-        if s.anticipation_nam > 0.0 and share:
-            waiting = share * s.anticipation_nam * t_s / t_s[-1] * self._noise(rng, self._beta, len(t_s))
+        nam = s.sized("anticipation_nam")
+        if nam > 0.0 and share:
+            waiting = share * nam * t_s / t_s[-1] * self._noise(rng, self._beta, len(t_s))
             part += waiting[:, None] * self._crus.sum(axis=0)
         self._add(trial.cue_sample, part)
 
@@ -307,10 +308,10 @@ class Patient:
         theta = np.cos(2.0 * math.pi * 5.5 * t_s + 0.4 * phase)
         error = (1.0 + 0.3 * strength) * gaussian(t_s, 0.16, 0.06) * beta + gaussian(t_s, 0.28, 0.09) * theta
         felt = {"NOX": u, "INN": _INNOCUOUS_LEVEL, "OMIT": 0.0}[trial.outcome]
-        sensed = s.sensory_nam * felt * gaussian(t_s, 0.12, 0.05) * other
+        sensed = s.sized("sensory_nam") * felt * gaussian(t_s, 0.12, 0.05) * other
         late = t_s - 0.02 * jitter
-        size_uv = traits.vertex * (9.0 * felt * traits.pain + 2.0 * pe)
-        part = (s.pe_amplitude_nam * pe * error)[:, None] * (np.array(_PE_SHARE) @ self._crus)
+        size_uv = traits.vertex * (s.vertex_uv * felt * traits.pain + s.vertex_pe_uv * pe)
+        part = (s.pe_amplitude_nam * pe * error)[:, None] * self._error
         part += sensed[:, None] * self._crus.sum(axis=0)
         part += (size_uv * (gaussian(late, 0.36, 0.06) - gaussian(late, 0.21, 0.03)))[:, None] * self._vertex
         if noxious:

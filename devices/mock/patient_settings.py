@@ -8,6 +8,9 @@ import msgspec
 from msgspec import Meta
 
 Group = Literal["HC", "CC", "FM"]
+Profile = Literal["plain", "full"]
+PeSite = Literal["posterior_fossa", "V1", "midcingulate", "wrong_lobule", "rotated"]
+Nuisance = Literal["sensory_nam", "anticipation_nam", "timing_error", "startle"]
 BlockName = Literal["I", "A", "P", "V"]
 
 LABELS: Final = (
@@ -18,19 +21,41 @@ LABELS: Final = (
 """Electrodes of the simulated cap; the posterior ring is complete."""
 
 
+_PROFILES: Final[dict[Profile, dict[Nuisance, float]]] = {
+    "plain": {"sensory_nam": 0.0, "anticipation_nam": 0.0, "timing_error": 0.0, "startle": 0.0},
+    "full": {"sensory_nam": 2.0, "anticipation_nam": 2.0, "timing_error": 0.5, "startle": 1.0},
+}
+
+
 class PatientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who is simulated, and what is recorded.
 
-    `pe_amplitude_nam` is the size of the prediction-error sources in nAm at |PE| = 1 (0: there are none);
-    `sensory_nam`, `anticipation_nam` and `startle` size what could be mistaken for them. `pad_label` is where
-    the electrode over the target lies; the other one is far away. `blocks` follow each other in turn after
-    `rest_s` of rest.
+    `pe_amplitude_nam` is the size of the sources that go with the error, in nAm at |PE| = 1 (0: there are none), and `pe_site`
+    where they lie: the posterior fossa, or a control place (``wrong_lobule`` is VIIb in place of Crus I, ``rotated`` VIIb
+    with moments turned by 37 degrees).
+
+    `profile` says what could be mistaken for them: ``plain`` has the ongoing nuisances and the potentials that cue and outcome
+    evoke; ``full`` adds sensory and anticipatory activity of the same cerebellar sources, an error where an outcome is late,
+    and a startle of the neck muscles. `sensory_nam`, `anticipation_nam`, `timing_error` and `startle` set one of these over the
+    profile; the other sizes are the same in both.
+
+    `pad_label` is where the electrode over the target lies; the other one is far away. `blocks` follow each other in turn
+    after `rest_s` of rest.
     """
 
     seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 0
     group: Group = "FM"
     plasticity: Literal["paper", "reversed", "null"] = "paper"
+    profile: Profile = "full"
     pe_amplitude_nam: Annotated[float, Meta(ge=0.0, le=1000.0)] = 8.0
+    pe_site: PeSite = "posterior_fossa"
+    sensory_nam: Annotated[float, Meta(ge=0.0, le=1000.0)] | None = None
+    anticipation_nam: Annotated[float, Meta(ge=0.0, le=1000.0)] | None = None
+    timing_error: Annotated[float, Meta(ge=0.0, le=10.0)] | None = None
+    startle: Annotated[float, Meta(ge=0.0, le=100.0)] | None = None
+    vertex_uv: Annotated[float, Meta(ge=0.0, le=100.0)] = 9.0
+    vertex_pe_uv: Annotated[float, Meta(ge=0.0, le=100.0)] = 2.0
+    visual_uv: Annotated[float, Meta(ge=0.0, le=100.0)] = 6.0
     sfreq_hz: Annotated[float, Meta(ge=128.0, le=4096.0)] = 500.0
     duration_s: Annotated[float, Meta(ge=2.0, le=86400.0)] = 1800.0
     rest_s: Annotated[float, Meta(ge=0.0, le=3600.0)] = 120.0
@@ -45,9 +70,11 @@ class PatientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     line_uv: Annotated[float, Meta(ge=0.0, le=1000.0)] = 1.5
     line_hz: Annotated[float, Meta(gt=0.0, le=60.0)] = 50.0
     sensor_uv: Annotated[float, Meta(ge=0.0, le=100.0)] = 0.6
-    sensory_nam: Annotated[float, Meta(ge=0.0, le=1000.0)] = 2.0
-    anticipation_nam: Annotated[float, Meta(ge=0.0, le=1000.0)] = 2.0
-    startle: Annotated[float, Meta(ge=0.0, le=100.0)] = 1.0
     pad_label: str = "PO10"
     pad_offset_mv_per_ma: Annotated[float, Meta(ge=0.0, le=1000.0)] = 150.0
     rail_uv: Annotated[float, Meta(gt=0.0, le=400_000.0)] = 187_500.0
+
+    def sized(self, name: Nuisance) -> float:
+        """Size of one thing that the profile decides, unless it is set."""
+        own: float | None = getattr(self, name)
+        return _PROFILES[self.profile][name] if own is None else own
