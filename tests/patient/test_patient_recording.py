@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import mne
@@ -78,6 +80,19 @@ def test_what_cannot_be_written_is_said_first(
 ) -> None:
     with pytest.raises(ConfigError, match=why):
         written.write_recording(msgspec.structs.replace(SETTINGS, **change), made[1].parent / name, lambda _: None)
+
+
+def test_the_command_says_what_it_wrote_and_refuses_in_one_sentence(tmp_path: Path) -> None:
+    out = tmp_path / "c_raw.fif"
+    short = ["--set", "patient.duration_s=10", "--set", 'patient.labels=["Cz", "PO10"]', "--set", 'patient.blocks=["R"]']
+    command = [sys.executable, "-m", "loop", "mock", "recording", "patient", "--out", str(out), "--seed", "3", "--json", *short]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert msgspec.json.decode(done.stdout, type=written.Written).recording == str(out)
+    assert done.stderr == ""
+    assert open_recording(out).n_samples == 5000
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 2
+    assert again.stderr == f"cereloop: --out: {out} exists already; name another file\n"
 
 
 def test_whoever_interrupts_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
