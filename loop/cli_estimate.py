@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from loop.calibration.inputs import Take, take_of_playback, take_of_session
+from loop.calibration.inputs import Take, joined, take_of_playback, take_of_session
 from loop.cli import ConfigOption, JsonOption, SetOption, configured
 from loop.config import Config, ConfigError
 
@@ -25,8 +25,9 @@ def register(app: typer.Typer) -> None:
 
 
 def calibrate(
-    source: Annotated[
-        str, typer.Argument(metavar="RECORDING|SESSION|live|patient", help="What to learn from; `live` records first.")
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="RECORDING|SESSION...|live|patient", help="What to learn from; `live` records first."),
     ],
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -36,6 +37,9 @@ def calibrate(
     as_json: JsonOption = False,
 ) -> None:
     """Learn one person's spatial filters (from rest) and readout (from trials whose expectation was told).
+
+    Several recordings or sessions of one cap are learned from as one. With `estimator.kind` event_readout, trials are STIM/NOX
+    and STIM/INN, and no rest is needed: `cereloop calibrate run-1.fif run-2.fif --set estimator.kind=event_readout`.
 
     Writes the calibration, and beside it a page of words and pictures (.html) that says whether to go on. A session uses it by
     `estimator.calibration`. It fits this cap, these pads and this rate alone, and expires after 30 days.
@@ -49,7 +53,7 @@ def calibrate(
 
     chosen = configured(config, "calibrate", overrides, {"session.arm": "feedback_only"})
     console = Console(stderr=True)
-    take = _take(source, chosen, as_json)
+    take = _take(sources, chosen, as_json)
     today = dt.datetime.now(tz=dt.UTC).date()
     versions = session_meta(chosen, "replay", "calibration", "").versions
     with console.status("calibrating", spinner="line") as status:
@@ -132,7 +136,14 @@ def latency(
     Console().print(table)
 
 
-def _take(source: str, config: Config, quiet: bool) -> Take:
+def _take(sources: list[str], config: Config, quiet: bool) -> Take:
+    alone = next((source for source in sources if source in {"live", "patient"}), None)
+    if alone is not None and len(sources) > 1:
+        raise ConfigError(f"`{alone}` stands alone; to join it with others, record it and give the file")
+    return joined([_take_one(source, config, quiet) for source in sources])
+
+
+def _take_one(source: str, config: Config, quiet: bool) -> Take:
     from loop.sources.patient import PatientPlayback
     from loop.sources.recording import open_recording
 
