@@ -20,6 +20,7 @@ from loop.readout import Readout
 VERSION: Final = 1
 # The verdict on a calibration that is still being made.
 DRAFT: Final = "draft"
+DO_NOT_GO_ON: Final = "do not go on"
 MAX_BYTES: Final = 16_000_000
 
 Float64s = npt.NDArray[np.float64]

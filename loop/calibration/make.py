@@ -141,7 +141,7 @@ def judge(
             facts.append(sentence)
         else:
             reasons.append(f"{sentence}: it may know nothing, and a closed loop would follow noise")
-    verdict = "do not go on" if reasons else "go on with care" if doubts else "go on"
+    verdict = file.DO_NOT_GO_ON if reasons else "go on with care" if doubts else "go on"
     return quality, verdict, (*reasons, *doubts, *facts)
 
 

@@ -18,7 +18,7 @@ from cext.kernel import Kernel
 from cext.params import KernelParams
 from loop import markers
 from loop.calibration.errors import CalibrationError
-from loop.calibration.file import DRAFT, Calibration, Rest, check_fit
+from loop.calibration.file import DO_NOT_GO_ON, DRAFT, Calibration, Rest, check_fit
 from loop.config import Config
 from loop.errors import LayoutError
 from loop.estimator import FEATURE_RATE_HZ, LEAST_RATE_HZ, MOST_RATE_HZ, TAU_MUSCLE_S, TAU_THETA_S, design
@@ -62,7 +62,8 @@ class EventReadout:
     LayoutError
         If the rate is outside 128 to 4096 Hz, or no EEG channel remains.
     CalibrationError
-        If the calibration is missing, belongs to another stream, montage or estimator, or has no readout.
+        If the calibration is missing, belongs to another stream, montage or estimator, has no readout, or says not to go on
+        and the arm is closed_loop.
     """
 
     is_stand_in: Final = False
@@ -81,6 +82,11 @@ class EventReadout:
         if calibration.readout is None and calibration.verdict != DRAFT:
             raise CalibrationError(
                 f"the calibration has no readout, and {KIND} is nothing without one; record more trials and calibrate anew"
+            )
+        if calibration.verdict == DO_NOT_GO_ON and config.session.arm == "closed_loop":
+            raise CalibrationError(
+                "the calibration says `do not go on`: its readout may know nothing, and closed_loop would follow noise; "
+                "calibrate anew, or look at it in feedback_only"
             )
         sites = channels_of(config, layout, calibration.rest.bad)
         labels = [standard_label(layout.labels[i]) for i in sites]

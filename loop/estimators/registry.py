@@ -103,14 +103,15 @@ def _load(point: EntryPoint, points: list[EntryPoint]) -> tuple[Plugin | None, s
         return None, f"{', '.join(map(_origin, others))} registers the same name; uninstall one of them"
     try:
         plugin = point.load()
-        problem = _shortcomings(point.name, plugin)
+        problem = shortcomings(point.name, plugin)
     except _BROKEN as error:
         words = str(error).strip().splitlines()
         return None, f"it fails to load ({type(error).__name__}{': ' + words[0] if words else ''})"
     return (None, problem) if problem else (cast("Plugin", plugin), "")
 
 
-def _shortcomings(name: str, plugin: Any) -> str:
+def shortcomings(name: str, plugin: Any) -> str:
+    """Why an object cannot be used as the plug-in of this name, in words; empty where it can."""
     if isinstance(plugin, type):
         return f"its entry point names the class {plugin.__name__}; name an instance of it"
     for attribute, kind in (("name", str), ("summary", str), ("target", str), ("claim", str), ("needs_calibration", bool)):
