@@ -11,6 +11,7 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from loop.calibration.inputs import Take, joined, take_of_playback, take_of_session
 from loop.cli import ConfigOption, Exit, JsonOption, SetOption, configured
@@ -101,7 +102,7 @@ def estimators(as_json: JsonOption = False) -> None:
     table.add_column("from", no_wrap=True)
     table.add_column("what it is", overflow="fold")
     for entry in entries:
-        table.add_row(entry.name, entry.origin, f"[red]{entry.problem}[/]" if entry.problem else entry.summary)
+        table.add_row(entry.name, entry.origin, Text(entry.problem, "red") if entry.problem else Text(entry.summary))
     Console().print(table)
 
 

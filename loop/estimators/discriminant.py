@@ -95,11 +95,14 @@ def fit_discriminant(names: Sequence[str], features: Float64s, is_first: Bools, 
 def _solve(f: Float64s, first: Bools) -> tuple[Float64s, Float64s, Float64s, float]:
     try:
         from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+        from threadpoolctl import threadpool_limits
     except ImportError as error:
         raise SessionError("fitting this readout needs scikit-learn; install it with: pip install 'cereloop[lda]'") from error
     median: Float64s = np.median(f, axis=0)
     low, high = np.percentile(f, (25.0, 75.0), axis=0)
     scale = np.maximum((high - low) / _QUARTILES_SD, _LEAST_SCALE)
     model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=(0.5, 0.5))
-    model.fit(np.clip((f - median) / scale, -CLIP, CLIP), first)
+    # The matrices are small: more threads would only wait for each other, and sum in another order on another machine.
+    with threadpool_limits(limits=1, user_api="blas"):
+        model.fit(np.clip((f - median) / scale, -CLIP, CLIP), first)
     return median, scale, np.asarray(model.coef_[0], dtype=np.float64), float(model.intercept_[0])
