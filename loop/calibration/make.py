@@ -122,7 +122,7 @@ def judge(
     reasons: list[str] = []
     invalid = float(np.isnan(features).any(axis=1).mean()) if len(features) else 1.0
     quality["invalid_share"] = invalid
-    if invalid > _MOST_INVALID:
+    if len(features) and invalid > _MOST_INVALID:
         doubts.append(f"{100 * invalid:.0f} % of the outcomes were disturbed: look after impedances, neck and jaw")
     sensitivity = quality.get("relative_sensitivity")
     if sensitivity is not None and sensitivity < _GOOD_SENSITIVITY:
