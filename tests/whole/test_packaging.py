@@ -29,9 +29,10 @@ def test_the_wheel_holds_three_packages_and_nothing_else(tmp_path: Path) -> None
     info = {name for name in names if name.split("/")[0].endswith(".dist-info")}
     assert {name.split("/")[0] for name in set(names) - info} == {"loop", "cext", "devices"}
     assert any(name.startswith("cext/kernel") and name.endswith(".so") for name in names)
-    for needed in ("loop/configs/simulate.toml", "cext/kernel.pyi", "loop/py.typed", "devices/py.typed", "cext/py.typed"):
+    typed = ("loop/py.typed", "devices/py.typed", "cext/py.typed")
+    for needed in ("loop/configs/simulate.toml", "cext/kernel.pyi", "loop/estimators/testkit.py", *typed):
         assert needed in names
-    assert not [name for name in names if "test" in name]
+    assert not [name for name in names if "tests" in name.split("/") or name.split("/")[-1].startswith("test_")]
 
 
 def test_the_top_level_is_exactly_what_it_should_be() -> None:

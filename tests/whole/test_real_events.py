@@ -61,14 +61,14 @@ def test_calibrated_on_three_runs_it_tells_targets_in_three_others(tmp_path: Pat
 def test_random_markers_in_rest_mean_nothing(estimator: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Few seeds; `cereloop control S001R01.edf --seeds 40` is the long form."""
     config = loop.load_config("simulate", [f"estimator.kind='{estimator}'"])
-    found = control_of(RECORDINGS / "rest_eegmmidb" / "S001R01.edf", config, range(4))
+    found = control_of(RECORDINGS / "rest_eegmmidb" / "S001R01.edf", config, range(3))
     with capsys.disabled():
         print(
             f"\n  rest_eegmmidb, fake markers, {found.estimator}: AUC {found.auc:.3f} ± {found.se:.3f} over {found.seeds} seeds"
             f", {found.outcomes} outcomes, {found.gates} gates, {found.refused} calibrations refused, {found.alarms} alarms"
         )
     assert abs(found.auc - 0.5) < max(3.5 * found.se, 0.1)
-    assert found.outcomes > 400
+    assert found.outcomes > 300
     assert found.gates == 0
 
 
