@@ -97,7 +97,7 @@ def _stream(config: Config, source: LslSource) -> Iterator[Finding]:
     except (LayoutError, CalibrationError, EstimatorError) as error:
         yield Finding(item="layout", ok=False, detail=str(error))
         return
-    fits = not (estimator.is_stand_in and config.session.arm == "closed_loop")
+    fits = not (estimator.is_stand_in and config.may_follow_evidence)
     yield Finding(item="layout", ok=fits, detail=estimator.name)
     for note in estimator.notes:
         yield Finding(item="layout", ok=None, detail=note)
@@ -144,7 +144,7 @@ def _watch(config: Config, source: LslSource) -> Iterator[Finding]:
         yield Finding(item="signal", ok=False, detail=f"{incident.name}: {incident.detail}")
     if not incidents:
         yield Finding(item="signal", ok=True, detail="no gap, no bad channel, plausible unit")
-    needs = config.session.arm == "closed_loop"
+    needs = config.may_follow_evidence
     yield Finding(
         item="markers",
         ok=True if markers else None,

@@ -1,7 +1,11 @@
 """A readout of what a stimulus evokes in the cortex: for caps without posterior-fossa sites, and for errors that cortex shows.
 
 Causal waveform (1–20 Hz) and theta power in windows after each event, weighed by a linear discriminant that a calibration
-fitted to tell ``STIM/NOX`` from ``STIM/INN``. It knows nothing of the posterior fossa, and says so in every output.
+fitted. The vocabulary names the classes: the score rises with ``STIM/NOX`` (target, error) and falls with ``STIM/INN``
+(standard, correct); ``[markers.rename]`` puts other names onto them; ``STIM/OMIT`` evokes no stimulus response and teaches
+nothing. What the index is worth is judged against the surprise of the policy's learner, not against the class: where targets
+are neither rare nor told of, the two have nothing to do with each other, and the calibration says so. It knows nothing of the
+posterior fossa, and says that in every output.
 """
 
 from __future__ import annotations
@@ -63,7 +67,7 @@ class EventReadout:
         If the rate is outside 128 to 4096 Hz, or no EEG channel remains.
     CalibrationError
         If the calibration is missing, belongs to another stream, montage or estimator, has no readout, or says not to go on
-        and the arm is closed_loop.
+        where a gate may open on the evidence.
     """
 
     is_stand_in: Final = False
@@ -83,9 +87,9 @@ class EventReadout:
             raise CalibrationError(
                 f"the calibration has no readout, and {KIND} is nothing without one; record more trials and calibrate anew"
             )
-        if calibration.verdict == DO_NOT_GO_ON and config.session.arm == "closed_loop":
+        if calibration.verdict == DO_NOT_GO_ON and config.may_follow_evidence:
             raise CalibrationError(
-                "the calibration says `do not go on`: its readout may know nothing, and closed_loop would follow noise; "
+                "the calibration says `do not go on`: its readout may know nothing, and a gate would follow noise; "
                 "calibrate anew, or look at it in feedback_only"
             )
         sites = channels_of(config, layout, calibration.rest.bad)

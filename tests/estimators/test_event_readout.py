@@ -154,9 +154,10 @@ def test_an_average_reference_needs_a_cap(muse: Subject) -> None:
 def test_a_calibration_that_found_nothing_never_closes_a_loop(muse: Subject) -> None:
     doubtful = msgspec.structs.replace(muse.calibration, verdict=file.DO_NOT_GO_ON)
     assert PLUGIN.build(muse.config, muse.layout, doubtful)
-    session = msgspec.structs.replace(muse.config.session, arm="closed_loop")
-    with pytest.raises(CalibrationError, match="closed_loop would follow noise"):
-        PLUGIN.build(msgspec.structs.replace(muse.config, session=session), muse.layout, doubtful)
+    for arm in ("closed_loop", "allotted", "sham"):  # a refusal that knew the allotted arm would give it away
+        session = msgspec.structs.replace(muse.config.session, arm=arm, sham_follows="closed_loop")
+        with pytest.raises(CalibrationError, match="a gate would follow noise"):
+            PLUGIN.build(msgspec.structs.replace(muse.config, session=session), muse.layout, doubtful)
     empty = msgspec.structs.replace(muse.calibration, readout=None, verdict="go on with care")
     with pytest.raises(CalibrationError, match="no readout"):
         PLUGIN.build(muse.config, muse.layout, empty)
