@@ -11,11 +11,14 @@ from typing import Final
 import numpy as np
 
 from devices.units import NS_PER_MS, NS_PER_S
+from loop import estimator as posterior_fossa
 from loop.calibration.errors import CalibrationError
 from loop.config import Config
 from loop.errors import LayoutError
-from loop.estimators import registry
+from loop.estimators import event_readout, registry
+from loop.estimators.discriminant import MIN_CLASS, MIN_TRIALS
 from loop.estimators.errors import EstimatorError
+from loop.events import Layout
 from loop.marker_blocks import DUE_NS, Finding, Use, check_heat, check_trains, trains_of
 from loop.markers import canonical, meaning, stated_expectation
 from loop.sources.recording import open_recording
@@ -52,23 +55,23 @@ def check_recording(path: str | Path, config: Config) -> list[Finding]:
     """
     playback = open_recording(path)
     layout = playback.layout
-    try:
-        estimator = registry.find(config.estimator.kind).build(config, layout, None)
-    except (LayoutError, CalibrationError, EstimatorError) as error:
-        found = [Finding("replay", "missing", str(error))]
-    else:
-        found = [Finding("replay", "note" if estimator.is_stand_in else "ok", estimator.name)]
-        found += [Finding("replay", "note", note) for note in estimator.notes]
+    found = _estimator(config, layout)
     marks: list[tuple[int, str]] = []
     n = max(1, round(_READ_S * layout.sfreq_hz))
     while (block := playback.read(n, 0.0)) is not None:
         marks += block.markers
     vocabulary = config.markers
-    return [*found, *check_markers(marks, vocabulary.rename, vocabulary.grades, implied=vocabulary.imply_out_due)]
+    kind, implied = config.estimator.kind, vocabulary.imply_out_due
+    return [*found, *check_markers(marks, vocabulary.rename, vocabulary.grades, implied=implied, estimator=kind)]
 
 
 def check_markers(
-    marks: Sequence[tuple[int, str]], rename: Mapping[str, str], grades: Sequence[float], *, implied: bool
+    marks: Sequence[tuple[int, str]],
+    rename: Mapping[str, str],
+    grades: Sequence[float],
+    *,
+    implied: bool,
+    estimator: str = posterior_fossa.KIND,
 ) -> list[Finding]:
     """Judge markers against the vocabulary.
 
@@ -82,6 +85,8 @@ def check_markers(
         Strength of the grades of stated cues.
     implied : bool
         Whether every stimulus counts as announced (`markers.imply_out_due`).
+    estimator : str
+        Decides what a calibration needs; of a plug-in only its author knows.
 
     Returns
     -------
@@ -90,14 +95,39 @@ def check_markers(
     if not marks:
         return [Finding("replay", "note", "no markers: there are frames to look at, but no outcome to judge")]
     known = sorted((stamp_ns, canonical(text, rename)) for stamp_ns, text in marks)
+    needs = _blocks(known, grades) if estimator == posterior_fossa.KIND else []
+    needs = _kinds(known) if estimator == event_readout.KIND else needs
     return [
         *_words(known),
         *_outcomes(known, implied=implied),
-        *_blocks(known, grades),
+        *needs,
         *_extras(known),
         *check_trains(known),
         *check_heat(known),
     ]
+
+
+def _estimator(config: Config, layout: Layout) -> list[Finding]:
+    """What the estimator says of these channels."""
+    try:
+        plugin = registry.find(config.estimator.kind)
+        if plugin.needs_calibration:
+            learned = plugin.learn_rest(config, layout, np.empty((0, len(layout.labels))))
+            detail = f"{plugin.name} needs a calibration first (`cereloop calibrate`)"
+            return [Finding("replay", "note", one) for one in (detail, *learned.notes)]
+        estimator = plugin.build(config, layout, None)
+    except (LayoutError, CalibrationError, EstimatorError) as error:
+        return [Finding("replay", "missing", str(error))]
+    found = [Finding("replay", "note" if estimator.is_stand_in else "ok", estimator.name)]
+    return [*found, *(Finding("replay", "note", note) for note in estimator.notes)]
+
+
+def _kinds(known: list[tuple[int, str]]) -> list[Finding]:
+    """What a discriminant needs of each kind of stimulus."""
+    kinds = Counter(text.split("/")[1] for _, text in known if meaning(text).kind == "outcome")
+    enough = min(kinds["NOX"], kinds["INN"]) >= MIN_CLASS and kinds["NOX"] + kinds["INN"] >= MIN_TRIALS
+    wants = f"a discriminant needs {MIN_CLASS} of each and {MIN_TRIALS} in all; several recordings can be joined"
+    return [_wanted("calibration", enough, f"{kinds['NOX']} STIM/NOX and {kinds['INN']} STIM/INN", wants)]
 
 
 def _words(known: list[tuple[int, str]]) -> list[Finding]:

@@ -90,6 +90,9 @@ def test_what_does_not_apply_is_left_out() -> None:
     assert "ramp" not in replayed
     assert "transport" not in replayed
     assert replayed["outcome → index"] == pytest.approx(0.70 + replayed["chunk"])
+    event = named(stage_latencies(preset("simulate", "estimator.kind='event_readout'")))
+    assert event["waveform: end of window"] == 0.7
+    assert event["outcome → index"] > 0.7
     foreign = named(stage_latencies(preset("simulate", "estimator.kind='other'")))
     assert "outcome → index" not in foreign
     assert "theta: envelope" not in foreign

@@ -17,7 +17,7 @@ import pytest
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 COMMANDS = [
     "simulate", "replay", "live", "verify", "show", "check", "stop", "mock amplifier", "mock stimulator", "bench", "latency",
-    "calibrate", "estimators", "dose", "checklist", "drivers", "allocate", "unblind",
+    "calibrate", "estimators", "dose", "checklist", "drivers", "allocate", "unblind", "separation", "control",
 ]
 
 
@@ -58,6 +58,10 @@ BAD = [
     (("replay", "nowhere.edf"), 3, "nowhere.edf"),
     (("replay", "."), 3, "."),
     (("latency", "--rate", "5"), 2, "128 to 4096"),
+    (("separation", "nowhere.sqlite"), 2, "nowhere.sqlite"),
+    (("control", "nowhere.edf"), 3, "nowhere.edf"),
+    (("calibrate", "live", "one.edf"), 2, "stands alone"),
+    (("simulate", "--set", "estimator.kind='event_readout'"), 2, "cereloop calibrate"),
     (("live",), 2, "--config"),
     (("check",), 2, "--config"),
     (("live", "--config", str(CONFIGS / "live-mock.toml"), "--set", "session.checklist='no-form.toml'"), 2, "no-form.toml"),
