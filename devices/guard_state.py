@@ -304,7 +304,11 @@ def _forbidden(settings: Settings, capabilities: Capabilities, identity: Identit
             "simulated input never drives real hardware"
         )
     if not (capabilities.self_expiring_lease or capabilities.hardware_watchdog):
-        return f"{identity.model} has neither a lease nor a watchdog: a dead guard would leave current on"
+        mode = f" in mode {settings.device.mode}" if settings.device.mode else ""
+        return (
+            f"{identity.model} has neither a lease nor a watchdog{mode}: a dead guard would leave current on, so no loop may "
+            "drive it"
+        )
     if capabilities.unipolar and settings.stimulation.polarity == "cathodal":
         return f"{identity.model} is unipolar and stimulation.polarity is cathodal"
     return _unfit(settings, capabilities, identity) if capabilities.whole_gate else ""
