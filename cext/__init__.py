@@ -17,11 +17,11 @@ from cext.params import KernelParams
 try:
     from cext import kernel as _kernel
 except ImportError as _error:
-    raise ImportError(f"cext.kernel cannot be loaded ({_error}); build it with: pip install -e .") from _error
+    raise ImportError(f"the compiled kernel cext.kernel does not load ({_error}); build it with: pip install -e .") from _error
 if getattr(_kernel, "KERNEL_ABI", None) != KERNEL_ABI:
     raise ImportError(
-        f"cext.kernel is a stale build (ABI {getattr(_kernel, 'KERNEL_ABI', None)}, expected {KERNEL_ABI}); "
-        "rebuild it with: pip install -e ."
+        f"the compiled kernel cext.kernel is a stale build (ABI {getattr(_kernel, 'KERNEL_ABI', None)}, expected "
+        f"{KERNEL_ABI}); rebuild it with: pip install -e ."
     )
 
 Kernel = _kernel.Kernel

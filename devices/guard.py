@@ -21,6 +21,7 @@ from devices.guard_state import (
     MAX_COUNTED_UA,
     NEVER,
     Action,
+    Booked,
     BookFailed,
     DeviceFailure,
     DeviceStop,
@@ -194,6 +195,8 @@ def _live(params: Params, state: State, t_ns: int, dt_ns: int) -> Result:
         return replace(state, phase=Phase.ARMED, phase_ns=t_ns, target_ua=0, credit=0, reason="no lease"), []
     if state.level_ua == 0 and state.target_ua == 0:
         return state, []
+    if state.booking:
+        return _waiting_for_ledger(params, state, t_ns)
     silent = _silence(params, state, t_ns)
     if silent and state.level_ua:
         return _silenced(params, state, t_ns, silent)
@@ -205,6 +208,16 @@ def _live(params: Params, state: State, t_ns: int, dt_ns: int) -> Result:
     if _used_up(params, moved):
         return stop(params, state, t_ns, StopClass.S2_SESSION_RAMP, "the reserved dose is used up")
     return moved, []
+
+
+def _waiting_for_ledger(params: Params, state: State, t_ns: int) -> Result:
+    """Nothing rises before the reservation is on disk; a ledger that takes too long is waited for no longer."""
+    if t_ns - state.booking_ns <= params.book_ns:
+        return state, []
+    reason = f"dose: the ledger has not committed within {params.book_ns // NS_PER_MS} ms"
+    refused = Send(link.Refused(seq=state.booking, reason=reason))
+    # To be settled like a gate that has flowed: refunded at confirmed zero, and nothing rises or is reserved before.
+    return replace(state, booking=0, booking_ns=NEVER, target_ua=0, flowed=True), [refused]
 
 
 def _follow(params: Params, plan: GatePlan, state: State, t_ns: int) -> Result:
@@ -315,6 +328,8 @@ def _settle(state: State) -> Result:
         gate_ns=0,
         reserved_uc=0,
         reserved_ms=0,
+        booking=0,
+        booking_ns=NEVER,
         flowed=False,
     ), [used]
 
@@ -373,6 +388,8 @@ def _readback(params: Params, state: State, t_ns: int, readback: Readback) -> Re
         heard_ns=t_ns,
         off_ns=verdict.off_ns,
         ohm_ns=verdict.ohm_ns,
+        off_seen_ns=verdict.off_seen_ns,
+        ohm_seen_ns=verdict.ohm_seen_ns,
         ack_seq=readback.ack_seq,
         ack_ns=t_ns if acked else state.ack_ns,
     )
@@ -455,6 +472,7 @@ _HANDLERS: Final[dict[type, Callable[[Params, State, int, Any], Result]]] = {
     Tick: _tick,
     Readback: _readback,
     DeviceFailure: _device_failure,
+    Booked: requests.booked,
     BookFailed: requests.book_failed,
     Garbage: _garbage,
     EngineGone: _engine_gone,

@@ -5,18 +5,21 @@ The guard process drives it on the system's clock, simulation and replay on a vi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final, Protocol, cast
+from collections.abc import Callable, Iterable
+from typing import Final, cast
+
+from msgspec.structs import replace
 
 from devices import link
+from devices.dose_book import Clerk, DoseBook, DoseBookError, InlineClerk, MemoryDoseBook
 from devices.guard import step
 from devices.guard_state import (
+    FOREVER,
     LEASE_MS,
     Action,
     Announce,
     ArmDevice,
     Book,
-    BookFailed,
     DeviceFailure,
     DeviceStop,
     DisarmDevice,
@@ -41,7 +44,7 @@ from devices.guard_state import (
     make_params,
     report,
 )
-from devices.limits import effective
+from devices.limits import LimitError, effective
 from devices.settings import Settings, digest
 from devices.stimulator import (
     DeviceError,
@@ -52,6 +55,9 @@ from devices.stimulator import (
     Stimulator,
     StopClass,
 )
+from devices.units import NS_PER_MS, NS_PER_S
+
+__all__ = ["DoseBook", "DoseBookError", "GuardCore", "MemoryDoseBook", "guard_core"]
 
 MAX_HASTY: Final = 2
 _TICK: Final = Tick()
@@ -60,50 +66,6 @@ _KINDS: Final[dict[type[DeviceError], str]] = {
     DeviceLostError: "lost",
     DeviceUncertainError: "uncertain",
 }
-
-
-class DoseBookError(Exception):
-    """The ledger could not be read or committed; the text says why."""
-
-
-class DoseBook(Protocol):
-    """Where dose is written before it flows. A reservation that is never settled counts in full (I04)."""
-
-    def used(self) -> tuple[int, int]:
-        """Charge (microcoulomb) and time (milliseconds) that count against this session already."""
-        ...
-
-    def reserve(self, charge_uc: int, on_time_ms: int) -> None:
-        """Commit a reservation; on return it survives a crash. Replaces one that is open. Raises DoseBookError."""
-        ...
-
-    def settle(self, charge_uc: int, on_time_ms: int) -> None:
-        """Replace the open reservation, if any, by what was used. Raises DoseBookError."""
-        ...
-
-
-class MemoryDoseBook:
-    """A dose book that lives as long as the process: for simulations, whose record is the session file."""
-
-    def __init__(self) -> None:
-        self.charge_uc = 0
-        self.on_time_ms = 0
-        self.open_uc = 0
-        self.open_ms = 0
-
-    def used(self) -> tuple[int, int]:
-        """Settled dose plus the open reservation."""
-        return self.charge_uc + self.open_uc, self.on_time_ms + self.open_ms
-
-    def reserve(self, charge_uc: int, on_time_ms: int) -> None:
-        """Open a reservation."""
-        self.open_uc, self.open_ms = charge_uc, on_time_ms
-
-    def settle(self, charge_uc: int, on_time_ms: int) -> None:
-        """Close the reservation with what was used."""
-        self.charge_uc += charge_uc
-        self.on_time_ms += on_time_ms
-        self.open_uc = self.open_ms = 0
 
 
 class GuardCore:
@@ -121,6 +83,10 @@ class GuardCore:
         1 to 64 bytes from which arm codes are derived.
     book : DoseBook
         The ledger.
+    clerk : callable
+        Makes what carries out the bookings in `book`; at once unless given.
+    arm_until_ns : int
+        When the pre-arm checklist runs out, on the lease clock.
 
     Attributes
     ----------
@@ -136,20 +102,37 @@ class GuardCore:
     limits.LimitError
         If the settings raise a ceiling.
     DoseBookError
-        If the ledger cannot be read.
+        If the ledger cannot be read, or speaks against a session now.
     """
 
-    def __init__(self, settings: Settings, stimulator: Stimulator, arm_secret: bytes, book: DoseBook) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        stimulator: Stimulator,
+        arm_secret: bytes,
+        book: DoseBook,
+        clerk: Callable[[DoseBook], Clerk] = InlineClerk,
+        arm_until_ns: int = FOREVER,
+    ) -> None:
         self._stimulator = stimulator
-        self._book = book
         self.identity = stimulator.open()
         self.capabilities = stimulator.capabilities
-        self.params: Params = make_params(settings, self.capabilities, self.identity, arm_secret, *book.used())
+        try:
+            params = make_params(settings, self.capabilities, self.identity, arm_secret, arm_until_ns=arm_until_ns)
+            if not params.forbidden:
+                # Whom this device must not be used on at all needs no ledger, and leaves no trace in one.
+                book.take(self.identity)
+            used_uc, used_ms = book.used()
+        except (DoseBookError, LimitError):
+            stimulator.close()
+            raise
+        self.params: Params = replace(params, used_fc=used_uc * NS_PER_S, used_ns=used_ms * NS_PER_MS)
+        self._clerk = clerk(book)
         self.state: State = initial(self.params)
         self.exit_code: ExitCode | None = None
         self._lost = False
         self._hasty = 0
-        self._limit_reasons = effective(settings, self.capabilities).sentences()
+        self._limit_reasons = [*effective(settings, self.capabilities).sentences(), *book.notes()]
         self._digest = digest(settings)
 
     @property
@@ -248,8 +231,14 @@ class GuardCore:
         return self.feed(t_ns, Terminate())
 
     def feed(self, t_ns: int, event: Input) -> list[link.FromGuard]:
-        """Decide one input and carry out what follows; failures of the device become inputs in turn."""
+        """Decide one input and carry out what follows; what the ledger answers becomes an input in turn."""
         out: list[link.FromGuard] = []
+        self._decide(t_ns, event, out)
+        for result in self._clerk.results():
+            self._decide(t_ns, result, out)
+        return out
+
+    def _decide(self, t_ns: int, event: Input, out: list[link.FromGuard]) -> None:
         self.state, actions = step(self.params, self.state, t_ns, event)
         if actions:
             failure = self._perform(actions, out)
@@ -257,7 +246,6 @@ class GuardCore:
                 # One failure is told; what fails while answering it (a lost line) is repeated by the ticks anyway.
                 self.state, actions = step(self.params, self.state, t_ns, failure)
                 self._perform(actions, out)
-        return out
 
     def close(self) -> None:
         """Cut, then let go of the device. Never raises."""
@@ -268,17 +256,14 @@ class GuardCore:
         finally:
             self._stimulator.close()
 
-    def _perform(self, actions: Iterable[Action], out: list[link.FromGuard]) -> DeviceFailure | BookFailed | None:
+    def _perform(self, actions: Iterable[Action], out: list[link.FromGuard]) -> DeviceFailure | None:
         """Carry out all actions, also those behind one that fails; returns the first failure."""
-        failure: DeviceFailure | BookFailed | None = None
+        failure: DeviceFailure | None = None
         for action in actions:
             try:
                 self._act(action, out)
             except DeviceError as error:
                 failure = failure or _failure(error)
-            except DoseBookError as error:
-                if isinstance(action, Book):
-                    failure = failure or BookFailed(action.seq, str(error)[:300])
         return failure
 
     def _act(self, action: Action, out: list[link.FromGuard]) -> None:
@@ -301,10 +286,8 @@ class GuardCore:
             case ResetDevice():
                 device.reset_fault()
                 device.disarm()
-            case Book():
-                self._book.reserve(action.charge_uc, action.on_time_ms)
-            case Settle():
-                self._book.settle(action.charge_uc, action.on_time_ms)
+            case Book() | Settle():
+                self._clerk.take(action)
             case Announce():
                 out.append(self.welcome())
             case Exit():

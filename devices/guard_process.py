@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import datetime as dt
 import gc
 import os
 import secrets
@@ -27,11 +28,13 @@ from typing import Final
 
 import msgspec
 
-from devices import link, priority
+from devices import checklist, link, priority
 from devices.clock import Clock, SystemClock
+from devices.dose_book import DoseBook, DoseBookError, ThreadClerk
 from devices.driver import DriverError
-from devices.guard_core import DoseBook, DoseBookError, GuardCore, MemoryDoseBook
-from devices.guard_state import TICK_NS, ExitCode
+from devices.guard_core import GuardCore
+from devices.guard_state import FOREVER, TICK_NS, ExitCode
+from devices.ledger_book import LedgerBook
 from devices.limits import LimitError
 from devices.link_server import GuardRunningError, LinkServer, Peer
 from devices.link_socket import RuntimeDirectoryError
@@ -42,6 +45,8 @@ from devices.units import NS_PER_S
 
 ENGINE_WAIT_NS: Final = 60 * NS_PER_S
 MAX_SETTINGS_BYTES: Final = 65_536
+APART_SUFFIX: Final = ".dose.sqlite"
+"""Ending of an emulator's own ledger, beside the guard's socket."""
 _MCL_CURRENT: Final = 1
 
 
@@ -70,18 +75,52 @@ def read_settings(path: Path) -> Settings:
         raise StartError(f"settings {path}: {error}") from error
 
 
-def open_core(settings: Settings, book: DoseBook) -> GuardCore:
+def checklist_end_ns(settings: Settings, clock: Clock) -> int:
+    """Judge the pre-arm checklist, if there is one; until when it holds, on the lease clock.
+
+    Raises
+    ------
+    StartError
+        One sentence that names the item.
+    """
+    if not settings.checklist:
+        return FOREVER
+    wall_s = clock.wall_ns() / NS_PER_S
+    today = dt.date.fromtimestamp(wall_s)  # noqa: DTZ012 - the form's date is the day here
+    try:
+        form = checklist.parse(settings.checklist)
+        checklist.check(form, settings.participant, settings.stimulation, today)
+    except checklist.ChecklistError as error:
+        raise StartError(str(error)) from error
+    return clock.now_ns() + round((checklist.end_of_day_s(today) - wall_s) * NS_PER_S)
+
+
+def open_core(settings: Settings, book: DoseBook, clerks: list[ThreadClerk], clock: Clock) -> GuardCore:
     """Open the configured device, drop it to zero, and bind the guard to it.
+
+    Parameters
+    ----------
+    settings : Settings
+    book : DoseBook
+    clerks : list of ThreadClerk
+        The one who does the bookings is added here; the caller lets it go.
+    clock : Clock
 
     Raises
     ------
     StartError
         If there is no such driver or it runs in no process, the device is not to be had, or must not be used in this mode
-        or with this input (I30).
+        or with this input (I30), or if checklist or ledger speak against a session.
     """
+
+    def clerk(own: DoseBook) -> ThreadClerk:
+        clerks.append(ThreadClerk(own))
+        return clerks[-1]
+
+    arm_until_ns = checklist_end_ns(settings, clock)
     try:
         stimulator, _ = current_choice(settings.device)
-        core = GuardCore(settings, stimulator, secrets.token_bytes(32), book)
+        core = GuardCore(settings, stimulator, secrets.token_bytes(32), book, clerk, arm_until_ns)
     except (DriverError, DeviceError, LimitError, DoseBookError) as error:
         raise StartError(str(error)) from error
     if core.params.forbidden:
@@ -294,23 +333,42 @@ def serve(settings_path: Path, socket_path: Path, log_fd: int) -> ExitCode:
         raise StartError(str(error)) from error
     except OSError as error:
         raise StartError(f"socket {socket_path}: {error.strerror or error}") from error
+    clock = SystemClock()
+    book = LedgerBook(settings, socket_path.with_suffix(APART_SUFFIX), clock)
+    clerks: list[ThreadClerk] = []
+    code: ExitCode | None = None
     try:
-        core = open_core(settings, MemoryDoseBook())
+        core = open_core(settings, book, clerks, clock)
         log = Log(log_fd)
         try:
-            loop = GuardLoop(core, server, log, SystemClock())
+            loop = GuardLoop(core, server, log, clock)
             for number in (signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, loop.ask_to_end)
             _claim_time()
             try:
-                return loop.run()
+                code = loop.run()
             finally:
                 loop.close()
         finally:
             core.close()
             log.flush()
     finally:
+        _close_book(book, clerks, code)
         server.close()
+    return code
+
+
+def _close_book(book: LedgerBook, clerks: list[ThreadClerk], code: ExitCode | None) -> None:
+    """Write what is still to be written; only a session that ended in order is closed, any other may go on (I04)."""
+    if not all(clerk.close() for clerk in clerks):
+        return  # The disk hangs: what is reserved counts in full, and the file is the thread's.
+    try:
+        if code is ExitCode.ENDED:
+            book.finish()
+    except DoseBookError as error:
+        print(f"cereloop guard: the end of the session is not in the ledger: {error}", file=sys.stderr)
+    finally:
+        book.close()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

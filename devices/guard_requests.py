@@ -17,6 +17,7 @@ from devices.guard_state import (
     Announce,
     ArmDevice,
     Book,
+    Booked,
     BookFailed,
     Params,
     Phase,
@@ -110,6 +111,8 @@ def _why_not_arm(params: Params, state: State, t_ns: int) -> str:
         return "the guard is about to end"
     if params.forbidden:
         return params.forbidden
+    if t_ns >= params.arm_until_ns:
+        return "the pre-arm checklist is out of date: the day that it was filled in for is over"
     if state.used_fc >= params.max_charge_uc * NS_PER_S or state.used_ns >= params.max_on_time_ms * NS_PER_MS:
         return "the session's dose is used up"
     readback = state.readback
@@ -142,13 +145,31 @@ def reserve(params: Params, state: State, t_ns: int, event: link.Reserve) -> Res
         return _refuse(state, event.seq, f"dose: {event.charge_uc} uC asked, {max(0, left_uc)} uC left")
     if event.on_time_ms > left_ms:
         return _refuse(state, event.seq, f"dose: {event.on_time_ms} ms with current asked, {max(0, left_ms)} ms left")
-    state = replace(state, reserved_uc=event.charge_uc, reserved_ms=event.on_time_ms, gate_fc=0, gate_ns=0)
-    return state, [Book(event.seq, event.charge_uc, event.on_time_ms), Send(report(params, state, t_ns))]
+    state = replace(
+        state,
+        reserved_uc=event.charge_uc,
+        reserved_ms=event.on_time_ms,
+        booking=event.seq,
+        booking_ns=t_ns,
+        gate_fc=0,
+        gate_ns=0,
+    )
+    return state, [Book(event.seq, event.charge_uc, event.on_time_ms)]
+
+
+def booked(params: Params, state: State, t_ns: int, event: Booked) -> Result:
+    """The reservation is on disk: what it is for may flow."""
+    if event.seq != state.booking:
+        return state, []
+    state = replace(state, booking=0, booking_ns=NEVER)
+    return state, [Send(report(params, state, t_ns))]
 
 
 def book_failed(_params: Params, state: State, _t_ns: int, event: BookFailed) -> Result:
     """The ledger did not take the reservation, so nothing may flow."""
-    state = replace(state, reserved_uc=0, reserved_ms=0, target_ua=0)
+    if event.seq != state.booking:
+        return state, []
+    state = replace(state, reserved_uc=0, reserved_ms=0, booking=0, booking_ns=NEVER, target_ua=0)
     return _refuse(state, event.seq, f"dose: the ledger could not be written: {event.what}"[:500])
 
 

@@ -23,6 +23,7 @@ WRONG_CODES_ALLOWED: Final = 3
 GARBAGE_ALLOWED: Final = 3
 NEVER: Final = -(1 << 62)
 """A time before every other: 'has not happened'."""
+FOREVER: Final = 1 << 62
 
 _CODE_LETTERS: Final = "ACDEFHJKLMNPRTUVWY3479"
 
@@ -88,6 +89,8 @@ class Params(msgspec.Struct, frozen=True, kw_only=True):
     forbidden: str
     """Why this device must not be armed in this session; empty where it may."""
     arm_secret: bytes
+    arm_until_ns: int = FOREVER
+    """End of the day for which the pre-arm checklist holds; nothing is armed from then on."""
     used_fc: int = 0
     used_ns: int = 0
     """What the ledger already holds for this session when the guard starts (I04)."""
@@ -104,6 +107,8 @@ class Params(msgspec.Struct, frozen=True, kw_only=True):
     arm_valid_ns: int = 60 * NS_PER_S
     garbage_ns: int = NS_PER_S
     give_up_ns: int = 5 * NS_PER_S
+    book_ns: int = NS_PER_S
+    """How long the ledger may take to commit a reservation."""
     tolerance_ua: int = 50
     idle_tolerance_ua: int = 25
 
@@ -136,7 +141,11 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     heard_ns: int = NEVER
     off_ns: int = NEVER
     ohm_ns: int = NEVER
-    """Since when read-backs have been off the level, or the impedance out of bounds."""
+    """Since when read-backs have been off the level, or the impedance out of bounds; a loose lead's short spells of good
+    contact do not interrupt it."""
+    off_seen_ns: int = NEVER
+    ohm_seen_ns: int = NEVER
+    """When that was last seen."""
     boot_count: int | None = None
     ack_seq: int = -1
     ack_ns: int = NEVER
@@ -145,6 +154,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """Whether this abort began because the device was silent: what it then says may be old."""
     reserved_uc: int = 0
     reserved_ms: int = 0
+    booking: int = 0
+    """Number of the reservation that the ledger has not committed yet; while it is not 0 nothing rises (I04)."""
+    booking_ns: int = NEVER
     gate_fc: int = 0
     gate_ns: int = 0
     """Charge (1e-15 C = microamp nanosecond) and time since the reservation."""
@@ -190,6 +202,12 @@ class DeviceFailure(msgspec.Struct, frozen=True):
     what: str
 
 
+class Booked(msgspec.Struct, frozen=True):
+    """The ledger has committed the reservation."""
+
+    seq: int
+
+
 class BookFailed(msgspec.Struct, frozen=True):
     """The ledger could not commit the reservation."""
 
@@ -210,6 +228,7 @@ Input = (
     | EngineGone
     | Terminate
     | DeviceFailure
+    | Booked
     | BookFailed
 )
 
@@ -309,6 +328,13 @@ def _forbidden(settings: Settings, capabilities: Capabilities, identity: Identit
             f"{identity.model} has neither a lease nor a watchdog{mode}: a dead guard would leave current on, so no loop may "
             "drive it"
         )
+    if not identity.emulator and not settings.participant:
+        return "no participant is named, so nobody's dose can be counted; set session.participant"
+    if not identity.emulator and not settings.checklist:
+        return (
+            f"there is no pre-arm checklist, and {identity.model} {identity.serial_number} is a real stimulator: fill in what "
+            "`cereloop checklist` makes and name it by session.checklist"
+        )
     if capabilities.unipolar and settings.stimulation.polarity == "cathodal":
         return f"{identity.model} is unipolar and stimulation.polarity is cathodal"
     return _unfit(settings, capabilities, identity) if capabilities.whole_gate else ""
@@ -337,8 +363,7 @@ def make_params(
     capabilities: Capabilities,
     identity: Identity,
     arm_secret: bytes,
-    used_uc: int = 0,
-    used_ms: int = 0,
+    arm_until_ns: int = FOREVER,
 ) -> Params:
     """Derive the guard's parameters.
 
@@ -350,8 +375,8 @@ def make_params(
         Of the opened device.
     arm_secret : bytes
         1 to 64 bytes that arm codes are derived from; random in the process, fixed in a simulation.
-    used_uc, used_ms : int
-        Charge (microcoulomb) and time (milliseconds) that the ledger already holds for this session.
+    arm_until_ns : int
+        When the pre-arm checklist runs out, on the lease clock.
 
     Raises
     ------
@@ -384,8 +409,7 @@ def make_params(
         measures_current=capabilities.measures_current,
         forbidden=_forbidden(settings, capabilities, identity),
         arm_secret=arm_secret,
-        used_fc=used_uc * NS_PER_S,
-        used_ns=used_ms * NS_PER_MS,
+        arm_until_ns=arm_until_ns,
         lag_ns=max(20 * NS_PER_MS, math.ceil(round_trip_s * NS_PER_S)),
         stale_ns=max(200 * NS_PER_MS, math.ceil(4.0 * capabilities.readback_interval_s * NS_PER_S)),
         confirm_ns=max(400 * NS_PER_MS, math.ceil(confirm_s * NS_PER_S)),
@@ -432,7 +456,7 @@ def report(params: Params, state: State, t_ns: int) -> link.Report:
         voltage_mv=readback.voltage_mv if readback else None,
         impedance_ohm=readback.impedance_ohm if readback else None,
         last_seq=state.last_seq,
-        reserved_uc=state.reserved_uc,
+        reserved_uc=0 if state.booking else state.reserved_uc,
         charge_uc=(state.used_fc + state.gate_fc + NS_PER_S - 1) // NS_PER_S,
         on_time_ms=(state.used_ns + state.gate_ns + NS_PER_MS - 1) // NS_PER_MS,
         dropped=state.dropped,

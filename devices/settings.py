@@ -59,11 +59,26 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     options: dict[str, Option] = msgspec.field(default_factory=dict)
 
 
+class Dose(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The dose ledger over sessions and days.
+
+    `ledger` is its file; empty: the user's own (``$XDG_DATA_HOME/cereloop/dose.sqlite``), and for an emulator one of the
+    session's own, so that rehearsals never block one another. From the last current of a session to the first of the next at
+    least `min_interval_h` hours pass: 24 by the ceiling in code, which may only be lengthened. `max_sessions` ends a course.
+    """
+
+    ledger: Annotated[str, Meta(max_length=4096)] = ""
+    min_interval_h: Annotated[float, Meta(ge=24.0, le=8760.0)] = 24.0
+    max_sessions: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All that the guard needs to know; written by the engine's shell, read back by the guard itself.
 
     `input_is_simulated` says that the EEG comes from a patient model, a mock amplifier or a recording: such input never
-    drives a device that is not an emulator (I30).
+    drives a device that is not an emulator (I30). `participant` is the code under which the dose is counted, `checklist` the
+    text of the pre-arm form (`devices.checklist`); a device that is no emulator needs both. Of a `blinded` session nobody is
+    told how much flowed.
     """
 
     session: str
@@ -71,6 +86,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     limits: Limits
     device: Device
     input_is_simulated: bool
+    participant: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{0,32}\Z")] = ""
+    dose: Dose = Dose()
+    checklist: Annotated[str, Meta(max_length=16_384)] = ""
+    blinded: bool = False
 
 
 def encode(settings: Settings) -> bytes:

@@ -22,6 +22,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from devices.checklist import ChecklistError
+from devices.dose_book import DoseBookError
 from devices.stimulator import DeviceError
 from loop import __version__
 from loop.calibration.errors import CalibrationError
@@ -29,6 +31,7 @@ from loop.config import Config, ConfigError, load
 from loop.errors import LayoutError, SessionError
 from loop.estimators.errors import EstimatorError
 from loop.presets import preset_path
+from loop.sealing import SealError
 from loop.session_file import JournalError
 from loop.sources.errors import SourceError
 
@@ -61,6 +64,7 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="TABLE.KEY=VALUE", help="Override one value; repeatable.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines, nothing else.")]
+KeyOption = Annotated[Path | None, typer.Option("--key", metavar="FILE", help="The machine's key, for a blinded session.")]
 OutOption = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE.sqlite", help="Where the session file goes.")]
 
 
@@ -80,7 +84,7 @@ def simulate(
     seed: Annotated[int | None, typer.Option(help="Seed of the simulated patient.")] = None,
     group: Annotated[str | None, typer.Option(help="Patient's group: HC, CC or FM.")] = None,
     duration: Annotated[float | None, typer.Option(help="Simulated seconds.")] = None,
-    arm: Annotated[str | None, typer.Option(help="closed_loop, open_loop or feedback_only.")] = None,
+    arm: Annotated[str | None, typer.Option(help="closed_loop, open_loop, sham, yoked or feedback_only.")] = None,
     out: OutOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -137,7 +141,7 @@ def replay(
 def live(
     config: ConfigOption = None,
     overrides: SetOption = None,
-    arm: Annotated[str | None, typer.Option(help="closed_loop, open_loop or feedback_only.")] = None,
+    arm: Annotated[str | None, typer.Option(help="closed_loop, open_loop, sham, yoked or feedback_only.")] = None,
     port: Annotated[str | None, typer.Option(help="Where the stimulator is: serial port, or HOST:PORT.")] = None,
     out: OutOption = None,
     as_json: JsonOption = False,
@@ -156,7 +160,7 @@ def live(
     if config is None:
         raise ConfigError("live needs --config FILE.toml: nothing that limits or steers current has a default")
     chosen = configured(config, "live", overrides, {"session.arm": arm, "device.port": port})
-    screen = Screen("json" if as_json else "text")
+    screen = Screen("json" if as_json else "text", view="blinded" if chosen.allocation is not None else "open")
     operator = OperatorLine(sys.stdin)
     try:
         path, code = run_live(chosen, out, screen, operator)
@@ -173,6 +177,7 @@ def live(
 def verify(
     session: Annotated[Path, typer.Argument(help="A session file.")],
     recording: Annotated[Path | None, typer.Option(help="The recording, where it has moved since.")] = None,
+    key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Prove that a replay of a session gives the same bytes; else name the first divergence.
@@ -182,7 +187,7 @@ def verify(
     from loop.redrive import verify as verify_session
 
     with progress_bar("verifying", as_json) as progress:
-        verdict = verify_session(session, recording, progress)
+        verdict = verify_session(session, recording, progress, key)
     if as_json:
         typer.echo(msgspec.json.encode(verdict).decode())
     else:
@@ -194,13 +199,14 @@ def verify(
 @app.command()
 def show(
     session: Annotated[Path, typer.Argument(help="A session file, finished or still being written.")],
+    key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Summarise a session file.
 
     Example: `cereloop show cereloop-simulate-sim-20261122-101500.sqlite`
     """
-    finish(session, as_json, None, ())
+    finish(session, as_json, None, (), key)
 
 
 @app.command()
@@ -231,12 +237,14 @@ def stop(
 # ---- what the commands share
 
 
-def finish(path: Path, as_json: bool, truth: dict[int, float] | None, limits: tuple[str, ...]) -> None:
+def finish(
+    path: Path, as_json: bool, truth: dict[int, float] | None, limits: tuple[str, ...], key: Path | None = None
+) -> None:
     """Print the summary of a session file."""
     from loop.reader import Session
     from loop.summary import render, summarise
 
-    with Session.open(path) as session:
+    with Session.open(path, key) as session:
         summary = summarise(session, truth, limits)
     if as_json:
         typer.echo(msgspec.json.encode(summary).decode())
@@ -285,7 +293,8 @@ def progress_bar(what: str, quiet: bool) -> Iterator[Callable[[Any], None] | Non
 
         def update(at: Any) -> None:
             total = at.total_s or 1.0
-            state = f"{at.phase} {at.level_ua / 1000:.2f} mA · evidence {at.evidence:.1f}"
+            shown = f" {at.level_ua / 1000:.2f} mA · evidence {at.evidence:.1f}"
+            state = f"{at.phase}{'' if getattr(at, 'is_blinded', False) else shown}"
             bar.update(task, completed=min(at.done_s / total, 1.0), state=state)
 
         yield update
@@ -306,19 +315,27 @@ def _options(
 
 def main() -> None:
     """Run the command line; bad input ends in one sentence, never in a traceback."""
-    from loop import cli_estimate, cli_tools
-
-    cli_tools.register(app)
-    cli_estimate.register(app)
     try:
+        from loop import cli_dose, cli_estimate, cli_study, cli_tools
+
+        cli_tools.register(app)
+        cli_estimate.register(app)
+        cli_study.register(app)
+        cli_dose.register(app)
         app()
-    except (ConfigError, LayoutError, CalibrationError, EstimatorError) as error:
+    except ImportError as error:
+        # A kernel that was not built, or by another version (F53); whatever else is missing is a defect.
+        if "cext.kernel" not in str(error):
+            raise
+        fail(str(error))
+        sys.exit(Exit.MISSING)
+    except (ConfigError, LayoutError, CalibrationError, EstimatorError, SealError, ChecklistError) as error:
         fail(str(error))
         sys.exit(Exit.BAD_INPUT)
     except JournalError as error:
         fail(str(error))
         sys.exit(Exit.BAD_INPUT)
-    except (SourceError, SessionError, DeviceError) as error:
+    except (SourceError, SessionError, DeviceError, DoseBookError) as error:
         fail(str(error))
         sys.exit(Exit.MISSING)
     except BrokenPipeError:

@@ -33,12 +33,28 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class SessionTable(_Table, frozen=True):
-    """Who, which arm, how long, and where the record goes."""
+    """Who, which arm, how long, and where the record goes.
 
-    arm: Literal["closed_loop", "open_loop", "feedback_only"]
+    ``sham`` is ramps only and otherwise goes like `sham_follows`; ``yoked`` repeats the gates of the session file `yoked_to`;
+    ``allotted`` takes its arm from the sealed file that the table ``[allocation]`` names. `checklist` is the pre-arm form of
+    this participant and day (``cereloop checklist``): a real stimulator needs one.
+    """
+
+    arm: Literal["closed_loop", "open_loop", "sham", "yoked", "allotted", "feedback_only"]
     participant: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,32}\Z")]
     duration_s: Annotated[float, Meta(ge=1.0, le=86_400.0)]
     directory: str = "."
+    checklist: Annotated[str, Meta(max_length=4096)] = ""
+    sham_follows: Literal["closed_loop", "open_loop"] = "closed_loop"
+    yoked_to: str = ""
+
+
+class AllocationTable(_Table, frozen=True):
+    """Where the sealed allocation lies (`cereloop allocate` writes it), this machine's key, and the participant's code."""
+
+    file: Annotated[str, Meta(min_length=1)]
+    machine_key: Annotated[str, Meta(min_length=1)]
+    code: Annotated[str, Meta(pattern=r"^[A-Z0-9]{5}\Z")]
 
 
 class SourceTable(_Table, frozen=True):
@@ -163,6 +179,7 @@ class Config(_Table, frozen=True):
     policy: PolicyTable
     gate: GateTable
     harm: HarmTable = HarmTable()
+    allocation: AllocationTable | None = None
     markers: MarkersTable = MarkersTable()
     channels: ChannelsTable = ChannelsTable()
     estimator: EstimatorTable = EstimatorTable()
@@ -170,6 +187,13 @@ class Config(_Table, frozen=True):
     stimulation: settings.Stimulation | None = None
     limits: settings.Limits | None = None
     device: settings.Device | None = None
+    dose: settings.Dose = settings.Dose()
+
+    @property
+    def may_follow_evidence(self) -> bool:
+        """Whether a gate of this session may open on the EEG's evidence (an arm that is not known yet counts)."""
+        table = self.session
+        return table.arm in ("closed_loop", "allotted") or (table.arm == "sham" and table.sham_follows == "closed_loop")
 
     @property
     def stimulates(self) -> bool:
@@ -250,8 +274,20 @@ def digest(config: Config) -> str:
     return hashlib.sha256(encode(config)).hexdigest()
 
 
-def guard_settings(config: Config, session: str, *, input_is_simulated: bool) -> settings.Settings:
+def guard_settings(
+    config: Config, session: str, *, input_is_simulated: bool, checklist: str = ""
+) -> settings.Settings:
     """The part that the guard reads by itself (I06).
+
+    Parameters
+    ----------
+    config : Config
+    session : str
+        Name of the session.
+    input_is_simulated : bool
+        Whether the samples come from a model, a mock or a recording.
+    checklist : str
+        Text of the pre-arm form; empty for none.
 
     Raises
     ------
@@ -266,6 +302,10 @@ def guard_settings(config: Config, session: str, *, input_is_simulated: bool) ->
         limits=config.limits,
         device=config.device,
         input_is_simulated=input_is_simulated,
+        participant=config.session.participant,
+        dose=config.dose,
+        checklist=checklist,
+        blinded=config.allocation is not None,
     )
 
 
@@ -297,6 +337,13 @@ def _check(config: Config, where: str) -> None:
                 f"{where}: keys `policy.max_duty` and `policy.duty_window_s` leave room for {room_s:g} s of current, but one "
                 f"gate takes {gate_s:g} s; it could never open"
             )
+    if (config.session.arm == "allotted") != (config.allocation is not None):
+        raise ConfigError(
+            f"{where}: key `session.arm` is {config.session.arm}: arm allotted and the table [allocation] go together; give "
+            "both, or neither"
+        )
+    if config.session.arm == "yoked" and not config.session.yoked_to:
+        raise ConfigError(f"{where}: key `session.yoked_to` is missing: arm yoked repeats another session; name its file")
     if config.policy.release >= config.policy.threshold:
         raise ConfigError(
             f"{where}: key `policy.release` is {config.policy.release:g}, which is not below `policy.threshold` "

@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from devices.units import NS_PER_MS, NS_PER_S
-from loop import policy
+from loop import arms, policy
+from loop.arms import Conduct
 from loop.config import Config
 from loop.events import (
+    Allotted,
     Calibrated,
     Chunk,
     ClockOffset,
@@ -27,6 +29,7 @@ from loop.events import (
     SourceEnded,
     SourceLost,
     Tick,
+    TraceGate,
 )
 from loop.framing import CLOCK_JUMP_NS, STALE_NS
 from loop.gate import Phase
@@ -58,6 +61,11 @@ class Engine:
         self._policy = policy.PolicyState()
         self._steering = Steering(config, self._put)
         self._harm = HarmWatch(config)
+        self._conduct = _conduct(config)
+        self._steering.take_arm(self._conduct.plateau)
+        self._harm.take_arm(self._conduct)
+        self._trace: tuple[TraceGate, ...] = ()
+        self._traced = 0
         self._fresh_ns: int | None = None
         self._stale = False
         self._offset_ns: int | None = None
@@ -131,6 +139,8 @@ class Engine:
                 self._steering.take_operator(event)
             case Calibrated():
                 self._perception.take_calibration(event)
+            case Allotted():
+                self._take_allotted(event)
             case SegmentStart():
                 self._take_segment(event)
             case ClockOffset():
@@ -148,6 +158,15 @@ class Engine:
         return self._out
 
     # ---- inputs
+
+    def _take_allotted(self, event: Allotted) -> None:
+        """The arm, once; nothing that comes later changes it."""
+        if self._conduct.arm is not None and self._conduct.arm != event.arm:
+            return
+        self._conduct = arms.conduct_of(event.arm, self._config.session.sham_follows)
+        self._steering.take_arm(self._conduct.plateau)
+        self._harm.take_arm(self._conduct)
+        self._trace = event.trace
 
     def _take_segment(self, event: SegmentStart) -> None:
         self._out.extend(self._perception.start_segment(event))
@@ -220,7 +239,7 @@ class Engine:
             return
         self._harm.take_index(score.excess, score.surprise)
         harmless = self._judge_harm(judged.decided_t_ns)
-        if self._config.session.arm != "open_loop":
+        if self._conduct.lead == "evidence":
             verdict = policy.judge(table, self._policy)
             if verdict.wanted == "open" and harmless.kind != "clear":
                 self._decide(judged.decided_t_ns, "closed", f"{verdict.reason}, but {harmless.reason}")
@@ -239,7 +258,9 @@ class Engine:
         self._age_stream(t_ns)
         self._schedule(t_ns)
         before = self._steering.phase
-        self._steering.tick(t_ns, self._open_decision if self._is_seeing() else 0, self._open_reason)
+        self._steering.tick(t_ns, self._open_decision if self._is_seeing() else 0, self._open_reason, self._hold_ns())
+        if before is Phase.SENSE and self._steering.phase is Phase.RAMP_UP:
+            self._traced += 1
         self._harm.take_charge(self._steering.charge_uc)
         self._harm.enter(self._steering.phase)
         if self._steering.phase is Phase.SENSE and before is not Phase.SENSE:
@@ -265,27 +286,41 @@ class Engine:
         return self._fresh_ns is not None and not self._stale
 
     def _schedule(self, t_ns: int) -> None:
-        """What the passing of time alone decides: open_loop's plan, and closed_loop's silence."""
-        arm = self._config.session.arm
+        """What the passing of time alone decides: a plan, a trace, and the silence of markers."""
+        lead = self._conduct.lead
         if self._steering.phase is not Phase.SENSE or not self._is_seeing():
             return
         elapsed_ns = t_ns - self._steering.since_ns
-        if arm == "open_loop":
+        if lead == "plan":
             if not self._open_decision and elapsed_ns >= self._config.gate.sense_s * NS_PER_S:
-                self._follow_plan(t_ns)
-        elif arm == "closed_loop":
+                self._follow(t_ns, f"open_loop plan: {self._config.gate.sense_s:g} s of SENSE are over")
+        elif lead == "trace":
+            if not self._open_decision and self._is_traced(t_ns):
+                self._follow(t_ns, f"yoked: gate {self._traced + 1} of {len(self._trace)} in the other session's trace")
+        elif lead == "evidence" and self._config.stimulates:
             last_ns = max(self._last_outcome_ns or 0, self._steering.since_ns)
             if t_ns - last_ns >= _SILENCE_NS:
                 self._last_outcome_ns = t_ns
                 reason = "no outcomes for 60 s: closed_loop needs STIM/NOX, STIM/INN, STIM/OMIT or OUT_DUE markers"
                 self._decide(t_ns, "closed", reason)
 
-    def _follow_plan(self, t_ns: int) -> None:
-        """open_loop: the plan's gate, unless the harm guard has locked the session; that is said once a window."""
+    def _is_traced(self, t_ns: int) -> bool:
+        """Whether the next gate of the trace is due."""
+        if self._traced >= len(self._trace) or self._steering.started_ns is None:
+            return False
+        return t_ns - self._steering.started_ns >= self._trace[self._traced].at_s * NS_PER_S
+
+    def _hold_ns(self) -> int | None:
+        """How long the next gate is held where another session says so."""
+        if self._conduct.lead != "trace" or self._traced >= len(self._trace):
+            return None
+        return round(self._trace[self._traced].hold_s * NS_PER_S)
+
+    def _follow(self, t_ns: int, plan: str) -> None:
+        """The gate of a schedule, unless the harm guard has locked the session; that is said once a window."""
         since_ns = self._steering.since_ns
         if self._plan_said_ns == since_ns:
             return
-        plan = f"open_loop plan: {self._config.gate.sense_s:g} s of SENSE are over"
         harmless = self._judge_harm(t_ns)
         if harmless.kind != "clear":
             self._plan_said_ns = since_ns
@@ -327,3 +362,9 @@ class Engine:
 
     def _put(self, output: Output) -> None:
         self._out.append(output)
+
+
+def _conduct(config: Config) -> Conduct:
+    """What the configuration alone says of the arm."""
+    arm = config.session.arm
+    return arms.UNKNOWN if arm == "allotted" else arms.conduct_of(arm, config.session.sham_follows)

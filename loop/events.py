@@ -119,6 +119,24 @@ class Calibrated(_Input, frozen=True, tag="calibration"):
     text: str
 
 
+class TraceGate(msgspec.Struct, frozen=True, kw_only=True):
+    """One gate of another session: seconds after it began to sense, and how long to hold so as to deliver its charge."""
+
+    at_s: float
+    hold_s: float
+
+
+class Allotted(_Input, frozen=True, tag="allotted"):
+    """The arm that this session works in, before any segment; `code` is what the participant's allocation is called.
+
+    `trace` holds the gates of the session that a yoked one repeats.
+    """
+
+    arm: Literal["closed_loop", "open_loop", "sham", "yoked"]
+    code: str = ""
+    trace: tuple[TraceGate, ...] = ()
+
+
 class Marker(_Input, frozen=True, tag="marker"):
     """A marker as it came, before any renaming; `stamp_ns` on the engine's clock."""
 
@@ -173,6 +191,7 @@ class GuardLost(_Input, frozen=True, tag="guard_lost"):
 
 SmallInput = (
     Calibrated
+    | Allotted
     | SegmentStart
     | Marker
     | ClockOffset

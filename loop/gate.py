@@ -34,7 +34,12 @@ _STOPPED_GUARD: Final = frozenset({"aborting", "stopped", "latched"})
 
 
 class GateParams(NamedTuple):
-    """Times in nanoseconds, level in microamps."""
+    """Times in nanoseconds, level in microamps.
+
+    `plateau` is ``held``, or ``released`` in sham: full level is left again at once by the same ramp, and the rest of HOLD and
+    RAMP_DOWN passes at zero, so that everything but the current, its timing above all, is as in a real gate. `confirm_ns` after
+    a ramp the guard has confirmed zero: no gate closes before, since a real one would close later than a sham, and tell.
+    """
 
     level_ua: int
     ramp_ns: int
@@ -43,6 +48,8 @@ class GateParams(NamedTuple):
     refractory_ns: int
     max_duty: float
     duty_window_ns: int
+    plateau: Literal["held", "released"] = "held"
+    confirm_ns: int = 0
 
 
 class Spell(NamedTuple):
@@ -53,28 +60,35 @@ class Spell(NamedTuple):
 
 
 class GateState(NamedTuple):
-    """State of the cycle; `from_ua` is the level at which the present ramp began, `spells` the gates so far.
+    """State of the cycle; `spells` are the gates so far.
 
-    `after_zero` is what follows a ramp-down: SETTLE in the ordinary cycle, PAUSED or ENDED when asked for.
+    `level_ua` is what is wanted now, `shown_ua` what it would be in a real gate (the same, unless this is a sham), `from_ua`
+    the shown level at which the present ramp began.
+
+    `after_zero` is what follows a ramp-down: SETTLE in the ordinary cycle, PAUSED or ENDED when asked for. `hold_ns` is this
+    gate's own plateau.
     """
 
     phase: Phase = Phase.IDLE
     since_ns: int = 0
     from_ua: int = 0
     level_ua: int = 0
+    shown_ua: int = 0
     decision: int = 0
     opened_ns: int = 0
     closed_ns: int | None = None
     after_zero: Phase = Phase.SETTLE
     spells: tuple[Spell, ...] = ()
     opened: int = 0
+    hold_ns: int = 0
 
 
 class GateInput(NamedTuple):
     """What is known at a tick.
 
     `guard` is the guard's phase ("" where there is none, "silent" where it says nothing any more), `at_zero` that it has
-    confirmed zero, `decision` is above 0 when the policy wants the gate open.
+    confirmed zero, `decision` is above 0 when the policy wants the gate open, `hold_ns` how long it then wants it held (None:
+    as configured, which also is the longest).
     """
 
     guard: str
@@ -83,6 +97,7 @@ class GateInput(NamedTuple):
     decision: int
     wish: Wish
     reason: str
+    hold_ns: int | None = None
 
 
 class GateStep(NamedTuple):
@@ -108,7 +123,7 @@ def down_ns(params: GateParams, from_ua: int) -> int:
 
 def ramp_down(state: GateState, t_ns: int, after: Phase) -> GateState:
     """Begin the ramp from the present level to zero; `after` follows once zero is confirmed."""
-    return state._replace(phase=Phase.RAMP_DOWN, since_ns=t_ns, from_ua=state.level_ua, after_zero=after)
+    return state._replace(phase=Phase.RAMP_DOWN, since_ns=t_ns, from_ua=state.shown_ua, after_zero=after)
 
 
 def step(params: GateParams, state: GateState, t_ns: int, given: GateInput) -> GateStep:
@@ -152,15 +167,20 @@ def _with_current(params: GateParams, state: GateState, t_ns: int, given: GateIn
     if state.phase is Phase.RAMP_UP:
         level = ramp_level_ua(0, params.level_ua, elapsed_ns, params.ramp_ns)
         if elapsed_ns >= params.ramp_ns:
-            return GateStep(state._replace(phase=Phase.HOLD, since_ns=t_ns, level_ua=level), "full level", "")
-        return GateStep(state._replace(level_ua=max(level, state.level_ua)), "", "")
+            return GateStep(state._replace(phase=Phase.HOLD, since_ns=t_ns, level_ua=level, shown_ua=level), "full level", "")
+        level = max(level, state.level_ua)
+        return GateStep(state._replace(level_ua=level, shown_ua=level), "", "")
     if state.phase is Phase.HOLD:
-        if elapsed_ns >= params.hold_ns:
+        if elapsed_ns >= state.hold_ns:
             return GateStep(ramp_down(state, t_ns, Phase.SETTLE), "hold time over", "")
+        if params.plateau == "released":
+            level = ramp_level_ua(params.level_ua, 0, elapsed_ns, params.ramp_ns)
+            return GateStep(state._replace(level_ua=min(level, state.level_ua)), "", "")
         return GateStep(state._replace(level_ua=params.level_ua), "", "")
-    level = ramp_level_ua(state.from_ua, 0, elapsed_ns, down_ns(params, state.from_ua))
-    state = state._replace(level_ua=min(level, state.level_ua))
-    if state.level_ua == 0 and given.at_zero:
+    whole_ns = down_ns(params, state.from_ua)
+    level = min(ramp_level_ua(state.from_ua, 0, elapsed_ns, whole_ns), state.shown_ua)
+    state = state._replace(level_ua=min(level, state.level_ua), shown_ua=level)
+    if state.level_ua == 0 and given.at_zero and elapsed_ns >= whole_ns + params.confirm_ns:
         return GateStep(_closed(params, state, t_ns, state.after_zero), "zero confirmed", "")
     return GateStep(state, "", "")
 
@@ -186,11 +206,13 @@ def _at_zero(params: GateParams, state: GateState, t_ns: int, given: GateInput) 
             phase=Phase.RAMP_UP,
             since_ns=t_ns,
             level_ua=0,
+            shown_ua=0,
             from_ua=0,
             decision=given.decision,
             opened_ns=t_ns,
             after_zero=Phase.SETTLE,
             opened=state.opened + 1,
+            hold_ns=params.hold_ns if given.hold_ns is None else min(given.hold_ns, params.hold_ns),
         )
         return GateStep(opened, given.reason, "")
     return GateStep(state, "", "")
@@ -214,11 +236,11 @@ def held_closed(params: GateParams, state: GateState, t_ns: int, given: GateInpu
 def _stopped(params: GateParams, state: GateState, t_ns: int) -> GateState:
     if state.phase in WITH_CURRENT:
         return _closed(params, state, t_ns, Phase.STOPPED)
-    return state._replace(phase=Phase.STOPPED, since_ns=t_ns, level_ua=0)
+    return state._replace(phase=Phase.STOPPED, since_ns=t_ns, level_ua=0, shown_ua=0)
 
 
 def _closed(params: GateParams, state: GateState, t_ns: int, after: Phase) -> GateState:
     # By age, not by number: every spell that a duty window can still reach must be kept.
     recent = [spell for spell in state.spells if spell.stop_ns > t_ns - params.duty_window_ns]
     spells = (*recent, Spell(state.opened_ns, t_ns))
-    return state._replace(phase=after, since_ns=t_ns, level_ua=0, from_ua=0, closed_ns=t_ns, spells=spells)
+    return state._replace(phase=after, since_ns=t_ns, level_ua=0, shown_ua=0, from_ua=0, closed_ns=t_ns, spells=spells)

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 from devices.units import NS_PER_MS, NS_PER_S
 from loop import harm, markers
+from loop.arms import Conduct
 from loop.config import Config
 from loop.gate import WITH_CURRENT, Phase
 from loop.markers import Meaning
@@ -31,13 +32,13 @@ class HarmWatch:
     Parameters
     ----------
     config : Config
-        Uses `harm`, `session.arm`, `stimulation.polarity`, `markers`.
+        Uses `harm` and `stimulation.polarity`.
     """
 
     def __init__(self, config: Config) -> None:
         self._table = config.harm
         self._polarity: harm.Polarity | None = config.stimulation.polarity if config.stimulation is not None else None
-        self._must_be_clear = config.session.arm != "open_loop"
+        self._must_be_clear = True
         self._works = config.stimulates
         self._state: harm.Probing | harm.Stimulating = harm.Probing()
         self._charge_uc = 0
@@ -52,6 +53,12 @@ class HarmWatch:
         """The sentence that locked this session; empty where none did."""
         state = self._state
         return state.locked if isinstance(state, harm.Probing) else state.before.locked
+
+    def take_arm(self, conduct: Conduct) -> None:
+        """Learn what leads this session: a schedule does not wait for trials; and that a sham's blocks are shams."""
+        self._must_be_clear = conduct.lead not in ("plan", "trace")
+        if conduct.plateau == "released" and self._polarity is not None:
+            self._polarity = "sham"
 
     def enter(self, phase: Phase) -> None:
         """Follow the gate: an ON block begins with the ramp and is over once the session senses again."""

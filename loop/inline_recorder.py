@@ -14,6 +14,7 @@ from loop import session_file as sf
 from loop.events import Input, Output
 from loop.journal import encode_step
 from loop.row_writer import RowWriter, claim
+from loop.sealing import RowSeal
 from loop.session_file import JournalError, LogRow, SessionMeta
 
 
@@ -32,6 +33,8 @@ class InlineRecorder:
         Whether chunks keep their samples; else they must be had again from the source.
     rows_a_commit : int
         Rows in one transaction.
+    machine_key : bytes
+        Seals the rows that would tell the arm of a blinded session; empty: nothing is sealed.
 
     Raises
     ------
@@ -47,15 +50,18 @@ class InlineRecorder:
         *,
         store_samples: bool = False,
         rows_a_commit: int = 4096,
+        machine_key: bytes = b"",
     ) -> None:
         self._clock = clock
         self._store = store_samples
         self._rows_a_commit = rows_a_commit
         self._next = 1
         self._closed = False
+        meta = msgspec.structs.replace(meta, started_wall_ns=clock.wall_ns())
+        self._seal = RowSeal(machine_key, meta) if machine_key else None
         claim(Path(path))
         try:
-            self._writer = RowWriter(Path(path), msgspec.structs.replace(meta, started_wall_ns=clock.wall_ns()), clock.now_ns())
+            self._writer = RowWriter(Path(path), meta, clock.now_ns())
         except JournalError:
             Path(path).unlink(missing_ok=True)
             raise
@@ -68,7 +74,9 @@ class InlineRecorder:
     def record(self, event: Input, outputs: Iterable[Output] = ()) -> int:
         """Record an input and what the engine made of it; returns the seq of the input's row."""
         seq = self._next
-        for row in encode_step(seq, self._clock.wall_ns(), event, outputs, store_samples=self._store):
+        for row in encode_step(
+            seq, self._clock.wall_ns(), event, outputs, store_samples=self._store, seal=self._seal
+        ):
             self._append(row)
         if self._writer.waiting >= self._rows_a_commit:
             self._writer.commit()

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from msgspec import Meta
 
 from loop.events import Chunk, Features, Input, Output, SmallInput, SmallOutput
+from loop.sealing import RowSeal
 from loop.session_file import INPUT_KINDS, JournalError, LogRow, Row
 
 Samples = Callable[[int, int, float], npt.NDArray[Any]]
@@ -91,14 +92,19 @@ def encode_output(output: Output) -> Row:
     return _encode_features(output) if isinstance(output, Features) else _encode_small(output)
 
 
-def encode_step(seq: int, wall_ns: int, event: Input, outputs: Iterable[Output], *, store_samples: bool) -> list[LogRow]:
-    """Rows of one step of the engine: the input as `seq`, then its outputs, each with `seq` as its cause."""
+def encode_step(
+    seq: int, wall_ns: int, event: Input, outputs: Iterable[Output], *, store_samples: bool, seal: RowSeal | None = None
+) -> list[LogRow]:
+    """Rows of one step of the engine: the input as `seq`, then its outputs, each with `seq` as its cause.
+
+    In a blinded session `seal` closes the rows that would tell the arm.
+    """
     t_ns, kind, body, data = encode_input(event, store_samples=store_samples)
     rows = [LogRow(seq, t_ns, wall_ns, kind, None, body, data)]
     for number, output in enumerate(outputs, seq + 1):
         t_ns, kind, body, data = encode_output(output)
         rows.append(LogRow(number, t_ns, wall_ns, kind, seq, body, data))
-    return rows
+    return rows if seal is None else [seal.closed(row) for row in rows]
 
 
 def decode(row: Row, samples: Samples | None = None) -> Input | Output:

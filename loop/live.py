@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any, Final, Protocol
 
+import msgspec
 import numpy.typing as npt
 
 from devices import link
@@ -26,6 +27,7 @@ from loop.config import Config
 from loop.engine import TICK_NS, Engine
 from loop.errors import SessionError
 from loop.events import (
+    Allotted,
     Calibrated,
     Chunk,
     ClockOffset,
@@ -125,6 +127,8 @@ class LiveSession:
         Takes the outputs of each step, to publish them.
     calibration : str
         Text of the calibration file; empty for none.
+    allotted : Allotted, optional
+        The arm, where the configuration does not say it.
 
     Raises
     ------
@@ -144,6 +148,7 @@ class LiveSession:
         clock: Clock,
         outlet: Any = None,
         calibration: str = "",
+        allotted: Allotted | None = None,
     ) -> None:
         if not source.info.carries_time and welcome is not None and not welcome.identity.emulator:
             raise SessionError(
@@ -152,6 +157,8 @@ class LiveSession:
             )
         self._engine = Engine(config)
         self._calibration = calibration
+        self._allotted = allotted
+        self._blinded = config.allocation.code if config.allocation is not None else ""
         self._source = source
         self._recorder = recorder
         self._guard = guard
@@ -182,6 +189,8 @@ class LiveSession:
             self._drop_old_samples()
             if self._calibration:
                 self._feed(Calibrated(t_ns=self._clock.now_ns(), text=self._calibration))
+            if self._allotted is not None:
+                self._feed(msgspec.structs.replace(self._allotted, t_ns=self._clock.now_ns()))
             self._start_segment()
             if self._welcome is not None:
                 self._feed(Device(t_ns=self._clock.now_ns(), message=self._welcome))
@@ -369,8 +378,9 @@ class LiveSession:
         engine = self._engine
         bad = f" · bad: {','.join(engine.bad_channels)}" if engine.bad_channels else ""
         stream = "" if self._connected else " · NO STREAM"
+        shown = f"{engine.level_ua / 1000:.2f} mA · evidence {engine.evidence:.1f}"
         self._screen.status(
-            f"{engine.phase} · {engine.level_ua / 1000:.2f} mA · evidence {engine.evidence:.1f}"
+            f"{engine.phase} · {f'code {self._blinded}' if self._blinded else shown}"
             f" · guard {self._phase or '-'}{stream}{bad} · ? help"
         )
 

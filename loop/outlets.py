@@ -10,6 +10,7 @@ import numpy as np
 from devices import liblsl
 from devices.clock import SystemClock
 from loop.events import Decision, Features, MarkerOut, Output, Setup
+from loop.screen import View, blinded
 from loop.sources.lsl import clock_difference_ns
 
 EVENTS = "cereloop-events"
@@ -25,9 +26,12 @@ class Outlets:
         Goes into the outlets' source ids, so that two sessions can be told apart.
     reach : {"network", "machine"}
         How far the outlets are heard.
+    view : {"open", "blinded"}
+        ``blinded`` publishes no decisions: they would tell the arm.
     """
 
-    def __init__(self, session: str, reach: liblsl.Reach) -> None:
+    def __init__(self, session: str, reach: liblsl.Reach, view: View = "open") -> None:
+        self._view = view
         self._pylsl: Any = liblsl.load(reach)
         info = self._pylsl.StreamInfo(EVENTS, "Markers", 1, 0.0, "string", f"{session}-events")
         self._events = self._pylsl.StreamOutlet(info)
@@ -37,7 +41,7 @@ class Outlets:
 
     def __call__(self, outputs: Sequence[Output]) -> None:
         """Publish one step's outputs; pushing to LSL does not wait for anybody."""
-        for output in outputs:
+        for output in outputs if self._view == "open" else blinded(outputs):
             if isinstance(output, Features):
                 if self._features is not None and self._features.have_consumers():
                     stamps = ((output.t_ns + self._to_lsl_ns) * 1e-9).tolist()

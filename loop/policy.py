@@ -24,6 +24,8 @@ _LEAST_VARIANCE: Final = 1e-12
 _NULL_MEMORY: Final = 300
 _LEARNING_RATE: Final = 0.25
 _PRIOR: Final = 0.5
+# A decision names what it rests on; in a session that only senses this must not grow for hours (I25).
+_MOST_IN_WINDOW: Final = 200
 # Evidence saturates at this multiple of the threshold, so that release stays within reach after a long excess.
 _CEILING: Final = 2.0
 
@@ -48,7 +50,7 @@ class Score(msgspec.Struct, frozen=True):
 
 
 class PolicyState(NamedTuple):
-    """`belief` is expected noxious intensity per cue; `window` holds the valid outcomes of this SENSE window.
+    """`belief` is expected noxious intensity per cue; `window` holds the valid outcomes of this SENSE window, the last 200.
 
     `null` has the pseudo-events' features stream by stream, `composite` the mean over streams once each is standardised.
     """
@@ -172,7 +174,7 @@ def score(
         expected = table.expected_offset + table.expected_gain * surprise
     excess = index - expected
     evidence = min(max(0.0, state.evidence + excess - table.drift), _CEILING * table.threshold)
-    state = state._replace(evidence=evidence, window=(*state.window, happened.event))
+    state = state._replace(evidence=evidence, window=(*state.window, happened.event)[-_MOST_IN_WINDOW:])
     return state, Score(index, surprise, expected, excess, evidence, "")
 
 

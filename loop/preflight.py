@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import os
 import shutil
 import time
@@ -12,8 +13,9 @@ from typing import Final
 
 import msgspec
 
-from devices import limits, link
+from devices import checklist, limits, link
 from devices.clock import SystemClock
+from devices.dose_book import DoseBookError
 from devices.driver import DriverError
 from devices.registry import choose
 from devices.settings import Device
@@ -23,11 +25,12 @@ from devices.units import NS_PER_S
 from loop import config as configuration
 from loop.calibration.errors import CalibrationError
 from loop.config import Config
+from loop.dose_report import dose_report, path_of, sentence
 from loop.errors import LayoutError, SessionError
 from loop.estimators.errors import EstimatorError
 from loop.events import Calibrated, Chunk, Incident, SegmentStart
 from loop.perception import Perception
-from loop.run import GuardProcess, build_estimator, calibration_text, open_source
+from loop.run import GuardProcess, build_estimator, calibration_text, checklist_text, open_source
 from loop.sources.errors import SourceError
 from loop.sources.lsl import LslSource
 
@@ -74,7 +77,26 @@ def preflight(config: Config) -> Iterator[Finding | TimeToZero]:
     except SourceError as error:
         yield Finding(item="stream", ok=False, detail=str(error))
     if config.stimulates:
-        yield from _device(config, simulated)
+        form = _form(config)
+        yield form
+        yield from _device(config, simulated, "" if form.ok is False else checklist_text(config))
+
+
+def _form(config: Config) -> Finding:
+    """The pre-arm checklist, before anybody sits down."""
+    assert config.stimulation is not None
+    where = config.session.checklist
+    if not where:
+        detail = "none is named by session.checklist; a real stimulator needs one (`cereloop checklist`)"
+        return Finding(item="checklist", ok=None, detail=detail)
+    today = dt.datetime.now().astimezone().date()
+    try:
+        form = checklist.parse(checklist_text(config), where)
+        checklist.check(form, config.session.participant, config.stimulation, today, where)
+    except checklist.ChecklistError as error:
+        return Finding(item="checklist", ok=False, detail=str(error))
+    said = f"{where}: complete, of {form.session.date} by {form.session.operator}"
+    return Finding(item="checklist", ok=True, detail=said)
 
 
 def _disk(config: Config) -> Iterator[Finding]:
@@ -101,7 +123,7 @@ def _stream(config: Config, source: LslSource) -> Iterator[Finding]:
     except (LayoutError, CalibrationError, EstimatorError) as error:
         yield Finding(item="layout", ok=False, detail=str(error))
         return
-    fits = not (estimator.is_stand_in and config.session.arm == "closed_loop")
+    fits = not (estimator.is_stand_in and config.may_follow_evidence)
     yield Finding(item="layout", ok=fits, detail=estimator.name)
     for note in estimator.notes:
         yield Finding(item="layout", ok=None, detail=note)
@@ -148,7 +170,7 @@ def _watch(config: Config, source: LslSource) -> Iterator[Finding]:
         yield Finding(item="signal", ok=False, detail=f"{incident.name}: {incident.detail}")
     if not incidents:
         yield Finding(item="signal", ok=True, detail="no gap, no bad channel, plausible unit")
-    needs = config.session.arm == "closed_loop"
+    needs = config.may_follow_evidence
     yield Finding(
         item="markers",
         ok=True if markers else None,
@@ -156,8 +178,8 @@ def _watch(config: Config, source: LslSource) -> Iterator[Finding]:
     )
 
 
-def _device(config: Config, simulated: bool) -> Iterator[Finding | TimeToZero]:
-    guarded = configuration.guard_settings(config, f"check-{os.getpid()}", input_is_simulated=simulated)
+def _device(config: Config, simulated: bool, form: str) -> Iterator[Finding | TimeToZero]:
+    guarded = configuration.guard_settings(config, f"check-{os.getpid()}", input_is_simulated=simulated, checklist=form)
     for finding in _driver(guarded.device):
         yield finding
         if finding.ok is False:
@@ -175,6 +197,8 @@ def _device(config: Config, simulated: bool) -> Iterator[Finding | TimeToZero]:
         yield Finding(item="device", ok=True, detail=who)
         for sentence in welcome.limit_reasons:
             yield Finding(item="limit", ok=True, detail=sentence)
+        if config.dose.ledger or not welcome.identity.emulator:
+            yield _dose(config, emulated=welcome.identity.emulator)
         yield _contact(guard, guarded.limits.arm_below_ohm)
         assert config.stimulation is not None
         ramp_s = config.stimulation.ramp_s
@@ -184,6 +208,17 @@ def _device(config: Config, simulated: bool) -> Iterator[Finding | TimeToZero]:
         guard.client.send(link.Goodbye(reason="check is done"))
         with contextlib.suppress(SessionError):
             guard.close()
+
+
+def _dose(config: Config, *, emulated: bool) -> Finding:
+    """What the ledger leaves of the session to come; had it spoken against one, the guard would not have started."""
+    try:
+        report = dose_report(
+            path_of(config.dose), config.session.participant, SystemClock(), config.dose, config.limits, emulated=emulated
+        )
+    except DoseBookError as error:
+        return Finding(item="dose", ok=False, detail=str(error))
+    return Finding(item="dose", ok=not report.refusal, detail=f"{report.participant}: {sentence(report)}")
 
 
 def _driver(device: Device) -> Iterator[Finding]:

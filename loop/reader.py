@@ -16,6 +16,7 @@ from loop import session_file as sf
 from loop.explanation import Explanation
 from loop.journal import Samples
 from loop.log_file import LAST_SEQ, LogFile
+from loop.sealing import RowSeal, SealedError, is_sealed, read_key
 from loop.session_check import CheckReport
 from loop.session_file import JournalError, LogRow, SessionMeta
 from loop.tables import FeatureTable, Table
@@ -49,29 +50,35 @@ class Session:
     ...     frame = session.features.to_frame()
     """
 
-    def __init__(self, log: LogFile, meta: SessionMeta) -> None:
+    def __init__(self, log: LogFile, meta: SessionMeta, machine_key: bytes = b"") -> None:
         self._log = log
         self._meta = meta
+        self._seal = RowSeal(machine_key, meta) if machine_key else None
         self._upto = LAST_SEQ
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
+    def open(cls, path: str | Path, key: bytes | str | Path | None = None) -> Self:
         """Open a session file for reading.
 
         Parameters
         ----------
         path : str or Path
             The file. After a crash its ``-wal`` file must lie beside it.
+        key : bytes, str or Path, optional
+            The session computer's key, or its file: opens what is sealed in a blinded session.
 
         Raises
         ------
         JournalError
             If there is no such file, or it is empty, no SQLite file, of another application, of a newer
             schema, or damaged where it says what it is.
+        SealError
+            If the key cannot be read.
         """
+        machine_key = b"" if key is None else key if isinstance(key, bytes) else read_key(key)
         log = LogFile(Path(path))
         try:
-            return cls(log, sf.meta_from_pairs(log.meta_pairs))
+            return cls(log, sf.meta_from_pairs(log.meta_pairs), machine_key)
         except JournalError as error:
             log.close()
             raise JournalError(f"{path}: {error}") from error
@@ -97,6 +104,11 @@ class Session:
     def meta(self) -> SessionMeta:
         """Session, mode, configuration, versions, source and start."""
         return self._meta
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether it is blinded and no key was given: reading its gates, decisions, commands or currents raises SealedError."""
+        return bool(self._meta.sealed) and self._seal is None
 
     @property
     def mode(self) -> sf.Mode:
@@ -138,9 +150,13 @@ class Session:
         return (row for row, _ in self._log.rows(after, self._upto, kinds))
 
     def value(self, row: LogRow, samples: Samples | None = None) -> events.Input | events.Output:
-        """The event or output in a row; `samples` makes again what is not stored. Raises JournalError."""
+        """The event or output in a row; `samples` makes again what is not stored. Raises JournalError, SealedError."""
         try:
+            if is_sealed(row):
+                row = self._opened(row)
             return journal.decode(row.row, samples)
+        except SealedError as error:
+            raise SealedError(f"{self.path}: {error}") from error
         except JournalError as error:
             raise JournalError(f"{self.path}, row {row.seq}: {error}") from error
 
@@ -282,6 +298,11 @@ class Session:
     def device_reports(self) -> Table[events.Device]:
         """What guard and device reported of themselves."""
         return self._table("device", events.Device, link.Report)
+
+    def _opened(self, row: LogRow) -> LogRow:
+        if self._seal is None:
+            raise SealedError(f"row {row.seq} ({row.kind}) is sealed, for the session is blinded; give the machine's key")
+        return self._seal.opened(row)
 
     def _input(self, row: LogRow, samples: Samples | None) -> events.Input:
         return cast("events.Input", self.value(row, samples))

@@ -27,6 +27,7 @@ from loop.events import Input, Output
 from loop.inline_recorder import InlineRecorder
 from loop.journal import encode_step
 from loop.row_writer import Order, WriterStatus, check_room, claim
+from loop.sealing import RowSeal
 from loop.session_file import JournalError, SessionMeta
 
 __all__ = ["InlineRecorder", "ProcessRecorder", "RecorderStatus"]
@@ -70,6 +71,8 @@ class ProcessRecorder:
         memory bounded.
     max_lag_s : float
         Age of the oldest row not on disk above which the record counts as lost; time asleep does not count.
+    machine_key : bytes
+        As for `InlineRecorder`.
     command : sequence of str
         How the recording process is started; the number of its socket is appended.
 
@@ -88,6 +91,7 @@ class ProcessRecorder:
         min_free_bytes: int = 256 * 1024 * 1024,
         max_backlog_bytes: int = 64 * 1024 * 1024,
         max_lag_s: float = 5.0,
+        machine_key: bytes = b"",
         command: Sequence[str] = (sys.executable, "-m", "loop.row_writer"),
     ) -> None:
         self._clock = clock
@@ -107,10 +111,12 @@ class ProcessRecorder:
         self._seen_ns = clock.now_ns()
         self._run_ns = 0
         path = Path(path).absolute()
+        meta = msgspec.structs.replace(meta, started_wall_ns=clock.wall_ns())
+        self._seal = RowSeal(machine_key, meta) if machine_key else None
         claim(path)
         order = Order(
             path=str(path),
-            meta=msgspec.structs.replace(meta, started_wall_ns=clock.wall_ns()),
+            meta=meta,
             opened_ns=self._seen_ns,
             min_free_bytes=min_free_bytes,
         )
@@ -142,7 +148,7 @@ class ProcessRecorder:
         if self._refusing:
             return seq
         try:
-            rows = encode_step(seq, self._clock.wall_ns(), event, outputs, store_samples=True)
+            rows = encode_step(seq, self._clock.wall_ns(), event, outputs, store_samples=True, seal=self._seal)
             self._take([sf.frame(row) for row in rows])
         except JournalError as error:
             # A hole in the record would break the chain from cause to command: end here, with a valid prefix.

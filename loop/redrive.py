@@ -19,6 +19,7 @@ from loop.events import Chunk, Features, Output, Playback, SourceInfo
 from loop.journal import Samples, encode_output
 from loop.raw_export import samples_from
 from loop.reader import Session, Step
+from loop.sealing import SealedError
 from loop.session_file import JournalError
 
 _PROGRESS_STEPS = 2000
@@ -56,6 +57,7 @@ def verify(
     path: str | Path,
     recording: str | Path | None = None,
     progress: Callable[[Redriven], None] | None = None,
+    key: bytes | str | Path | None = None,
 ) -> Verdict:
     """Replay a session from its own file and compare everything that comes out.
 
@@ -67,6 +69,8 @@ def verify(
         The recording that the session was made from, where it has moved.
     progress : callable, optional
         Called now and then.
+    key : bytes, str or Path, optional
+        The session computer's key, for a blinded session.
 
     Returns
     -------
@@ -75,11 +79,13 @@ def verify(
     Raises
     ------
     JournalError
-        If the file is no session file.
+        If the file is no session file, or is blinded and no key was given.
     SourceError
         If the recording is not where the session says, or is not the one whose hash it recorded.
     """
-    with Session.open(path) as session:
+    with Session.open(path, key) as session:
+        if session.is_sealed:
+            raise SealedError(f"{path} is blinded: what would tell its arm is sealed; give the machine's key with --key")
         report = session.check()
         damage = report.problem
         closed = report.closed

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from devices import link, settings
+from devices import checklist, link, settings
 from devices.clock import SystemClock, VirtualClock
 from devices.link_socket import GuardClient, GuardUnreachableError, socket_path
 from loop import config as configuration
+from loop.allotment import allotment_of
 from loop.calibration import file as calibration_file
 from loop.calibration.validity import check_date
 from loop.config import Config, ConfigError
@@ -80,19 +81,32 @@ def play(
         If the estimator cannot work on the source's channels.
     CalibrationError
         If the configured calibration cannot be read, or does not fit.
+    SealError, ConfigError
+        If the arm cannot be found out.
     JournalError
         If the file cannot be written.
     """
     calibration = calibration_text(config)
     build_estimator(config, playback.layout, calibration)
+    allotment = allotment_of(config)
     where = path if path is not None else new_path(config, mode)
     clock = VirtualClock()
     # Nothing of this machine or moment goes into the record of a virtual session: the same inputs give the same bytes.
-    meta = session_meta(config, mode, f"{mode}-{config.session.participant}", msgspec.json.encode(playback.info).decode())
-    recorder = InlineRecorder(where, meta, clock)
+    source = msgspec.json.encode(playback.info).decode()
+    meta = session_meta(config, mode, f"{mode}-{config.session.participant}", source, allotment.sealed)
+    recorder = InlineRecorder(where, meta, clock, machine_key=allotment.machine_key)
     try:
         chunk_s = SIMULATE_CHUNK_S if mode == "simulate" else REPLAY_CHUNK_S
-        session = VirtualSession(config, playback, recorder, clock, meta.session, chunk_s=chunk_s, calibration=calibration)
+        session = VirtualSession(
+            config,
+            playback,
+            recorder,
+            clock,
+            meta.session,
+            chunk_s=chunk_s,
+            calibration=calibration,
+            allotted=allotment.event,
+        )
         session.run(progress, stop)
     finally:
         recorder.close()
@@ -102,6 +116,11 @@ def play(
 def calibration_text(config: Config) -> str:
     """Text of the configured calibration file, empty where none is configured. Raises CalibrationError."""
     return calibration_file.encode(calibration_file.load(config.estimator.calibration)) if config.estimator.calibration else ""
+
+
+def checklist_text(config: Config) -> str:
+    """Text of the configured pre-arm form, empty where none is configured. Raises ChecklistError."""
+    return checklist.read(Path(config.session.checklist).expanduser()) if config.session.checklist else ""
 
 
 def build_estimator(config: Config, layout: Layout, calibration: str) -> Estimator:
@@ -134,8 +153,8 @@ def new_path(config: Config, mode: Mode) -> Path:
     return path
 
 
-def session_meta(config: Config, mode: Mode, name: str, source: str) -> SessionMeta:
-    """What a session file says of its session."""
+def session_meta(config: Config, mode: Mode, name: str, source: str, sealed: str = "", form: str = "") -> SessionMeta:
+    """What a session file says of its session; `form` is the text of the pre-arm checklist."""
     versions = {"python": platform.python_version()}
     for package in _SOFTWARE:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -147,6 +166,8 @@ def session_meta(config: Config, mode: Mode, name: str, source: str) -> SessionM
         config_format="json",
         versions=versions,
         source=source,
+        sealed=sealed,
+        checklist=form,
     )
 
 
@@ -275,32 +296,36 @@ def live(config: Config, path: Path | None, screen: Screen, operator: OperatorLi
 
     Raises
     ------
-    SourceError, LayoutError, CalibrationError, SessionError, JournalError
+    SourceError, LayoutError, CalibrationError, ChecklistError, SessionError, JournalError
         If anything needed is missing; nothing has flowed then.
     """
     from loop.outlets import Outlets
 
     clock = SystemClock()
+    form = checklist_text(config) if config.stimulates else ""
     with open_source(config) as source:
         calibration = calibration_text(config)
         if calibration and not source.info.simulated:
             check_date(calibration_file.decode(calibration), dt.datetime.now(tz=dt.UTC).date(), config.session.participant)
         estimator = build_estimator(config, source.layout, calibration)
-        if estimator.is_stand_in and config.session.arm == "closed_loop":
+        if estimator.is_stand_in and config.may_follow_evidence:
             raise SessionError(
                 f"closed_loop needs PO9 and PO10, which this stream lacks ({estimator.name}); name a pair in [estimator] "
                 "if you mean it"
             )
+        allotment = allotment_of(config)
         where = path if path is not None else new_path(config, "live")
         name = f"{where.stem}-{os.getpid()}"
         guard: GuardProcess | None = None
         recorder: ProcessRecorder | None = None
         try:
             if config.stimulates:
-                guarded = configuration.guard_settings(config, name, input_is_simulated=source.info.simulated)
+                guarded = configuration.guard_settings(
+                    config, name, input_is_simulated=source.info.simulated, checklist=form
+                )
                 guard = GuardProcess(guarded)
-            meta = session_meta(config, "live", name, msgspec.json.encode(source.info).decode())
-            recorder = ProcessRecorder(where, meta, clock)
+            meta = session_meta(config, "live", name, msgspec.json.encode(source.info).decode(), allotment.sealed, form)
+            recorder = ProcessRecorder(where, meta, clock, machine_key=allotment.machine_key)
             session = LiveSession(
                 config,
                 source,
@@ -310,8 +335,9 @@ def live(config: Config, path: Path | None, screen: Screen, operator: OperatorLi
                 operator,
                 screen,
                 clock,
-                Outlets(name, config.source.reach),
+                Outlets(name, config.source.reach, "blinded" if allotment.sealed else "open"),
                 calibration,
+                allotment.event,
             )
             session.run()
         finally:

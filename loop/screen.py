@@ -15,6 +15,7 @@ from devices.units import NS_PER_S
 from loop.events import Decision, Device, Features, Finished, GateChange, Incident, Input, MarkerOut, Outcome, Output, Setup
 
 Style = Literal["text", "json", "quiet"]
+View = Literal["open", "blinded"]
 _MOST_WAITING: Final = 1000
 
 
@@ -27,10 +28,13 @@ class Screen:
         ``json`` writes one object a line.
     stream : file, optional
         Standard output unless given.
+    view : {"open", "blinded"}
+        ``blinded`` leaves out what would tell the arm: decisions, outcomes' evidence, reasons of the gate, currents.
     """
 
-    def __init__(self, style: Style, stream: TextIO | None = None) -> None:
+    def __init__(self, style: Style, stream: TextIO | None = None, view: View = "open") -> None:
         self._style = style
+        self._view = view
         self._stream = sys.stdout if stream is None else stream
         self._lines: queue.Queue[str | None] = queue.Queue(_MOST_WAITING)
         self._start_ns: int | None = None
@@ -50,7 +54,7 @@ class Screen:
         """What one step of the engine put out, as far as a person needs it."""
         if self._start_ns is None:
             self._start_ns = event.t_ns
-        for output in outputs:
+        for output in outputs if self._view == "open" else blinded(outputs):
             if isinstance(output, Features):
                 continue
             if self._style == "json":
@@ -96,6 +100,19 @@ class Screen:
                 self._stream.flush()
             except (OSError, ValueError):
                 return
+
+
+def blinded(outputs: Sequence[Output]) -> list[Output]:
+    """What may be seen of a blinded session: no decision, no outcome, no current, and gates without their reason."""
+    seen: list[Output] = []
+    for output in outputs:
+        if isinstance(output, Decision | Outcome):
+            continue
+        if isinstance(output, GateChange):
+            seen.append(msgspec.structs.replace(output, reason="as allotted", decision=0))
+        else:
+            seen.append(output)
+    return seen
 
 
 def told(output: Output) -> str:

@@ -28,6 +28,7 @@ OPENED: Final = "opened"
 CLOSED: Final = "closed"
 INPUT_KINDS: Final = (
     "calibration",
+    "allotted",
     "chunk",
     "segment",
     "marker",
@@ -91,7 +92,8 @@ class SessionMeta(msgspec.Struct, frozen=True, kw_only=True):
 
     `config_text` is the configuration as read (TOML or JSON, `config_format`), `versions` maps software to
     version, `source` is free text, by convention the JSON of a `SourceInfo`, or empty. `started_wall_ns` is
-    set by the recorder.
+    set by the recorder. `sealed` names the allocation (its digest) under which the rows that would tell the arm are sealed;
+    empty in a session that hides nothing. `checklist` is the text of the pre-arm form; empty where there was none.
     """
 
     session: str
@@ -101,6 +103,8 @@ class SessionMeta(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str] = {}
     source: str = ""
     started_wall_ns: int = 0
+    sealed: str = ""
+    checklist: str = ""
 
     @property
     def config_sha256(self) -> str:
@@ -195,8 +199,10 @@ def chain(previous: bytes, packed: bytes) -> bytes:
 
 def meta_pairs(meta: SessionMeta) -> list[tuple[str, str]]:
     """The rows of table `meta`, sorted by key."""
+    optional = {"sealed": meta.sealed, "checklist": meta.checklist}
     return sorted(
         {
+            **{name: text for name, text in optional.items() if text},
             "config": meta.config_text,
             "config_format": meta.config_format,
             "config_sha256": meta.config_sha256,
@@ -227,6 +233,8 @@ def meta_from_pairs(pairs: dict[str, str]) -> SessionMeta:
             "versions": msgspec.json.decode(pairs["versions"], type=dict[str, str]),
             "source": pairs["source"],
             "started_wall_ns": int(pairs["started_wall_ns"]),
+            "sealed": pairs.get("sealed", ""),
+            "checklist": pairs.get("checklist", ""),
         }
         return msgspec.convert(fields, SessionMeta)
     except KeyError as error:

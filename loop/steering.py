@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Literal
 
 from devices import limits, link
 from devices.stimulator import Capabilities, StopClass
@@ -20,6 +20,7 @@ from loop.gate import Phase, Wish
 LEASE_NS: Final = 250 * NS_PER_MS
 TICK_NS: Final = 20 * NS_PER_MS
 ZERO_UA: Final = 10.0
+_CONFIRM_NS: Final = 200 * NS_PER_MS
 _RENEW_AT_ZERO_NS: Final = 200 * NS_PER_MS
 # The guard reports every 50 ms.
 _GUARD_SILENT_NS: Final = 500 * NS_PER_MS
@@ -115,7 +116,16 @@ class Steering:
 
     # ---- inputs
 
-    def tick(self, t_ns: int, decision: int, reason: str) -> None:
+    @property
+    def started_ns(self) -> int | None:
+        """When the session began to sense; None before."""
+        return self._started_ns
+
+    def take_arm(self, plateau: Literal["held", "released"]) -> None:
+        """Learn whether gates are held, or released at once as in sham; before any of them."""
+        self._gate_params = self._gate_params._replace(plateau=plateau)
+
+    def tick(self, t_ns: int, decision: int, reason: str, hold_ns: int | None = None) -> None:
         """Let time pass: age the guard, step the gate, renew the lease.
 
         Parameters
@@ -126,11 +136,13 @@ class Steering:
             Number of the decision that wants the gate open; 0 for none.
         reason : str
             That decision's reason.
+        hold_ns : int or None
+            How long that decision wants the gate held; None: as configured.
         """
         if self._started_ns is not None and t_ns - self._started_ns >= self._config.session.duration_s * NS_PER_S:
             self.ask("end", "the configured duration is over")
         self._age_guard(t_ns)
-        self._step_gate(t_ns, decision, reason)
+        self._step_gate(t_ns, decision, reason, hold_ns)
         if self.has_current or self._renews_at_zero(t_ns):
             self._renewed_ns = t_ns
             command = link.Command(
@@ -287,7 +299,7 @@ class Steering:
 
     # ---- the gate
 
-    def _step_gate(self, t_ns: int, decision: int, reason: str) -> None:
+    def _step_gate(self, t_ns: int, decision: int, reason: str, hold_ns: int | None) -> None:
         # Arming that nobody has confirmed for a while starts nothing.
         silent = self._guard in ("armed", "live") and self._is_guard_silent(t_ns)
         ready = t_ns - self._gate.since_ns >= self._config.gate.sense_s * NS_PER_S
@@ -298,6 +310,7 @@ class Steering:
             decision=decision if ready and self._config.stimulates else 0,
             wish=self._wish,
             reason=self._wish_reason if self._wish != "none" else reason,
+            hold_ns=hold_ns,
         )
         result = gate.step(self._gate_params, self._gate, t_ns, given)
         if result.held and _without_numbers(result.held) != _without_numbers(self._held):
@@ -342,8 +355,9 @@ class Steering:
         name = _MARKER_OF.get(after)
         if name is None:
             return
+        # A sham's markers are those of a real gate.
         goes_down = after in (Phase.RAMP_DOWN, Phase.STOPPED)
-        amplitude_ma = before.level_ua / 1000 if goes_down else self._gate_params.level_ua / 1000
+        amplitude_ma = before.shown_ua / 1000 if goes_down else self._gate_params.level_ua / 1000
         amplitude_ma = 0.0 if name == "OFF" else amplitude_ma
         middle = f"ABORT/{_slug(reason)}" if name == "ABORT" else name
         self._put(MarkerOut(t_ns=t_ns, text=f"TDCS/{middle}/{amplitude_ma:g}"))
@@ -366,6 +380,7 @@ def _gate_params(config: Config) -> gate.GateParams:
         refractory_ns=round(config.policy.refractory_s * NS_PER_S),
         max_duty=config.policy.max_duty,
         duty_window_ns=round(config.policy.duty_window_s * NS_PER_S),
+        confirm_ns=_CONFIRM_NS,
     )
 
 

@@ -59,6 +59,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     limits: tuple[str, ...]
     incidents: dict[str, int]
     ended: str
+    blinded: bool = False
+    """Whether gates, decisions and currents are sealed, so that they are not in this summary."""
 
 
 def summarise(session: Session, truth: Mapping[int, float] | None = None, limits: tuple[str, ...] = ()) -> Summary:
@@ -78,15 +80,15 @@ def summarise(session: Session, truth: Mapping[int, float] | None = None, limits
     unused = Counter(_short(o.reason) for o in outcomes if o.reason)
     setups = session.setups
     finished = session.finished
-    reports = [d.message for d in session.device_reports if isinstance(d.message, link.Report)]
-    decisions = session.decisions
-    closed = [d.reason for d in decisions if d.wanted == "closed"]
+    hidden = session.is_sealed
+    reports = [] if hidden else [d.message for d in session.device_reports if isinstance(d.message, link.Report)]
+    closed = [] if hidden else [d.reason for d in session.decisions if d.wanted == "closed"]
     ticks = session.ticks
     first_ns, last_ns = (ticks[0].t_ns, ticks[-1].t_ns) if len(ticks) else (0, 0)
     return Summary(
         session=str(session.path),
         mode=session.mode,
-        arm=config.session.arm,
+        arm=f"code {config.allocation.code}" if config.allocation is not None else config.session.arm,
         estimator=setups[0].estimator if setups else "none: no samples came",
         notes=setups[0].notes if setups else (),
         duration_s=(last_ns - first_ns) / NS_PER_S,
@@ -95,7 +97,7 @@ def summarise(session: Session, truth: Mapping[int, float] | None = None, limits
         unused=dict(unused.most_common()),
         index_mean=float(np.mean([o.index for o in used])) if used else None,
         agreement=_agreement(used, truth) if truth is not None else None,
-        gates=_gates(session.gates, first_ns),
+        gates=() if hidden else _gates(session.gates, first_ns),
         last_closed_reason=closed[-1] if closed else "",
         charge_mc=max((r.charge_uc for r in reports), default=0) / 1000.0,
         on_time_s=max((r.on_time_ms for r in reports), default=0) / 1000.0,
@@ -103,6 +105,7 @@ def summarise(session: Session, truth: Mapping[int, float] | None = None, limits
         limits=limits,
         incidents=dict(Counter(i.name for i in session.incidents).most_common()),
         ended=finished[-1].reason if finished else "not in order: the record stops without an end",
+        blinded=hidden,
     )
 
 
@@ -123,13 +126,17 @@ def render(summary: Summary, console: Console) -> None:
     if summary.agreement is not None and summary.agreement.r is not None:
         a = summary.agreement
         table.add_row("against truth", f"r = {a.r:.2f} (95 % {a.r_low:.2f} to {a.r_high:.2f}, {a.n} outcomes)")
-    if summary.gates:
+    if summary.blinded:
+        table.add_row("sealed", "gates, decisions, currents and charge: this session is blinded (--key opens them)")
+    elif summary.gates:
         table.add_row("gates", f"{len(summary.gates)} opened")
         for gate in summary.gates:
             table.add_row("", f"{_clock(gate.at_s)} for {gate.seconds:.0f} s: {gate.reason}; {gate.ended_by}")
     else:
         table.add_row("gates", f"none opened: {summary.last_closed_reason or 'this arm opens none'}")
-    table.add_row("charge", f"{summary.charge_mc:.1f} mC in {summary.on_time_s:.0f} s, peak {summary.peak_ua / 1000:g} mA")
+    if not summary.blinded:
+        charge = f"{summary.charge_mc:.1f} mC in {summary.on_time_s:.0f} s, peak {summary.peak_ua / 1000:g} mA"
+        table.add_row("charge", charge)
     for sentence in summary.limits:
         table.add_row("limit", sentence)
     for name, count in summary.incidents.items():

@@ -19,6 +19,7 @@ from devices.units import NS_PER_MS, NS_PER_S
 from loop.config import Config, guard_settings
 from loop.engine import TICK_NS, Engine
 from loop.events import (
+    Allotted,
     Block,
     Calibrated,
     Chunk,
@@ -60,6 +61,7 @@ class Progress(NamedTuple):
     phase: Phase
     level_ua: int
     evidence: float
+    is_blinded: bool = False
 
 
 class VirtualSession:
@@ -79,6 +81,8 @@ class VirtualSession:
         Length of a chunk.
     calibration : str
         Text of the calibration file; empty for none.
+    allotted : Allotted, optional
+        The arm, where the configuration does not say it.
     """
 
     def __init__(
@@ -91,6 +95,7 @@ class VirtualSession:
         *,
         chunk_s: float,
         calibration: str = "",
+        allotted: Allotted | None = None,
     ) -> None:
         self._config = config
         self._playback = playback
@@ -98,6 +103,7 @@ class VirtualSession:
         self._clock = clock
         self._engine = Engine(config)
         self._calibration = calibration
+        self._allotted = allotted
         self._inbox: deque[link.FromGuard] = deque()
         self._guard: GuardCore | None = None
         self._model: StimulatorModel | None = None
@@ -150,6 +156,8 @@ class VirtualSession:
         limit_s = self._config.session.duration_s
         if self._calibration:
             self._feed(Calibrated(t_ns=0, text=self._calibration))
+        if self._allotted is not None:
+            self._feed(self._allotted)
         self._feed(SegmentStart(t_ns=0, segment=1, layout=playback.layout, source=playback.info, clock_offset_ns=0))
         next_progress_ns, stopping = 0, False
         while not engine.finished:
@@ -165,7 +173,8 @@ class VirtualSession:
             if progress is not None and now_ns >= next_progress_ns:
                 next_progress_ns = now_ns + _PROGRESS_NS
                 planned_s = limit_s if total_s is None else min(total_s, limit_s)
-                progress(Progress(now_ns / NS_PER_S, planned_s, engine.phase, engine.level_ua, engine.evidence))
+                blinded = self._config.allocation is not None
+                progress(Progress(now_ns / NS_PER_S, planned_s, engine.phase, engine.level_ua, engine.evidence, blinded))
         self._feed(SourceEnded(t_ns=self._clock.now_ns()))
         end_ns = self._clock.now_ns() + _AFTER_END_NS
         while not engine.finished and self._clock.now_ns() < end_ns:

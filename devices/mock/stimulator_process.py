@@ -37,7 +37,8 @@ import msgspec
 
 from devices import priority
 from devices.clock import SystemClock
-from devices.mock import faults
+from devices.mock import faults, numbers
+from devices.mock.electrodes import ElectrodeParameters
 from devices.mock.meter import Meter, MeterFile
 from devices.mock.stimulator import StimulatorModel
 from devices.units import NS_PER_MS, NS_PER_S
@@ -55,10 +56,11 @@ class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What the process is told at its start.
 
     `meter` is the file to write, `link` a name to keep for the pty, `control` a socket path or ``-``,
-    `faults` what to inject and when (seconds after the start).
+    `faults` what to inject and when (seconds after the start), `body` the electrodes and the skin under them.
     """
 
     seed: int = 0
+    body: ElectrodeParameters = ElectrodeParameters()
     meter: Path | None = None
     link: Path | None = None
     control: Path | Literal["-"] | None = None
@@ -128,7 +130,8 @@ class _Rig:
                 f"{error.filename or error.args[0]}: {error.strerror or 'cannot be used'}"
             ) from error
         self._start_ns = self._last_ns = self._clock.now_ns()
-        self._model = StimulatorModel(self._start_ns, settings.seed, meter=Meter(self._start_ns, self._file))
+        meter = Meter(self._start_ns, self._file)
+        self._model = StimulatorModel(self._start_ns, settings.seed, settings.body, meter=meter)
         for fault in settings.faults:
             self._model.inject(fault)
 
@@ -382,14 +385,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="NAME[:key=value,...][@SECONDS]",
         help="inject a fault SECONDS after the start, at once without; may be given more than once",
     )
+    parser.add_argument(
+        "--electrodes",
+        default=numbers.DEFAULT_PAIR,
+        metavar="NAME[:key=value,...]",
+        help=f"the pair and its numbers: {', '.join(numbers.pairs())} (default {numbers.DEFAULT_PAIR})",
+    )
     given = parser.parse_args(arguments)
     try:
         chosen = tuple(faults.parse(text) for text in given.fault)
-    except faults.FaultError as error:
+        body = ElectrodeParameters.named(given.electrodes)
+    except (faults.FaultError, numbers.NumberError) as error:
         parser.error(str(error))
     control = given.control if given.control in (None, "-") else Path(given.control)
     settings = ProcessSettings(
-        seed=given.seed, meter=given.meter, link=given.link, control=control, faults=chosen
+        seed=given.seed, body=body, meter=given.meter, link=given.link, control=control, faults=chosen
     )
     try:
         priority.claim_processor(priority.HARDWARE)

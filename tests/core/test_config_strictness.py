@@ -61,7 +61,7 @@ def test_the_whole_text_loads() -> None:
         ("stimulation.level_ua=true", "key `stimulation.level_ua`: expected `int`, got `bool`"),
         ("stimulation.level_ua=2001", "key `stimulation.level_ua`"),
         ("stimulation.polarity=inhibitory", "key `stimulation.polarity`"),
-        ("session.arm=sham", "key `session.arm`"),
+        ("session.arm=placebo", "key `session.arm`"),
         ("gate.settle_s=4.9", "key `gate.settle_s`"),
         ("channels.line_hz=55", "key `channels.line_hz`"),
         ("source.jitter_s=0.2", "key `source.jitter_s`"),

@@ -51,12 +51,14 @@ def relative(state: GateState, t_ns: int) -> GateState:
         since_ns=age(state.since_ns, PARAMS.ramp_ns) if timed else NOW_NS,
         from_ua=state.from_ua if down else 0,
         level_ua=state.level_ua,
+        shown_ua=state.shown_ua,
+        hold_ns=PARAMS.hold_ns if state.phase in WITH_CURRENT else 0,
         closed_ns=None if closed is None else age(closed, PARAMS.refractory_ns),
         after_zero=state.after_zero if down else Phase.SETTLE,
     )
 
 
-def explore() -> Iterator[Edge]:
+def explore(params: GateParams) -> Iterator[Edge]:
     """Every edge: a state, the time of the next step, the input, and what came of it."""
     start = relative(GateState(since_ns=NOW_NS), NOW_NS)
     seen, queue = {start}, deque([start])
@@ -65,7 +67,7 @@ def explore() -> Iterator[Edge]:
         for given in INPUTS:
             for step_ns in STEPS_NS:
                 t_ns = NOW_NS + step_ns
-                result = gate.step(PARAMS, state, t_ns, given)
+                result = gate.step(params, state, t_ns, given)
                 yield state, t_ns, given, result
                 after = relative(result.state, t_ns)
                 if after not in seen:
@@ -73,14 +75,14 @@ def explore() -> Iterator[Edge]:
                     queue.append(after)
 
 
-@pytest.fixture(scope="module")
-def edges() -> list[Edge]:
-    return list(explore())
+@pytest.fixture(scope="module", params=["held", "released"])
+def edges(request: pytest.FixtureRequest) -> list[Edge]:
+    return list(explore(PARAMS._replace(plateau=request.param)))
 
 
 def check_levels(state: GateState, t_ns: int, given: GateInput, after: GateState) -> None:
     """Bounds, direction and slope of the level on one edge."""
-    assert 0 <= after.level_ua <= PARAMS.level_ua
+    assert 0 <= after.level_ua <= after.shown_ua <= PARAMS.level_ua
     if after.phase not in WITH_CURRENT:
         assert after.level_ua == 0
         return
@@ -89,9 +91,12 @@ def check_levels(state: GateState, t_ns: int, given: GateInput, after: GateState
     if after.phase is Phase.RAMP_DOWN or given.wish in ("pause", "end") or given.guard == "ending":
         assert change_ua <= 0
     if after.phase is Phase.RAMP_DOWN and state.phase is not Phase.RAMP_DOWN:
-        assert after.level_ua == after.from_ua == state.level_ua, "a ramp-down starts at the present level"
+        assert after.level_ua == state.level_ua, "a ramp-down starts at the present level"
+        assert after.from_ua == state.shown_ua
     if after.phase is Phase.HOLD:
-        assert after.level_ua == PARAMS.level_ua
+        assert after.shown_ua == PARAMS.level_ua
+    if after.phase is not Phase.RAMP_UP and state.phase in (Phase.HOLD, Phase.RAMP_DOWN):
+        assert change_ua <= 0
 
 
 def check_moves(state: GateState, t_ns: int, given: GateInput, result: GateStep) -> None:
@@ -120,6 +125,19 @@ def check_moves(state: GateState, t_ns: int, given: GateInput, result: GateStep)
     assert bool(result.reason) == (after is not before), "every change, and nothing else, has a reason"
     if result.held:
         assert before is after is Phase.SENSE
+
+
+def test_a_held_gate_shows_what_it_is_and_a_sham_what_a_held_one_would_be() -> None:
+    held, released = (list(explore(PARAMS._replace(plateau=plateau))) for plateau in ("held", "released"))  # type: ignore[arg-type]
+    assert all(edge[3].state.level_ua == edge[3].state.shown_ua for edge in held)
+    assert any(edge[3].state.level_ua < edge[3].state.shown_ua for edge in released)
+
+    def shown(state: GateState) -> GateState:
+        return state._replace(level_ua=state.shown_ua)
+
+    # Seen from outside, one machine: same shown states, same moves, same reasons.
+    moves = {(shown(state), t_ns, given): (shown(r.state), r.reason, r.held) for state, t_ns, given, r in held}
+    assert all(moves[shown(state), t_ns, given] == (shown(r.state), r.reason, r.held) for state, t_ns, given, r in released)
 
 
 def test_every_edge_of_the_gate_is_safe(edges: list[Edge]) -> None:

@@ -10,7 +10,7 @@ import msgspec
 from devices import link
 from devices.guard_core import DoseBookError, GuardCore, MemoryDoseBook
 from devices.limits import gate_dose
-from devices.settings import Device, Limits, Settings, Stimulation
+from devices.settings import Device, Dose, Limits, Settings, Stimulation
 from devices.stimulator import Capabilities, DeviceError, DeviceState, Identity, Readback, StopClass
 from devices.units import NS_PER_MS
 
@@ -48,7 +48,7 @@ def make_settings(**changes: Any) -> Settings:
             stop_above_ohm=20_000,
         ),
         "device": dict(driver="simulated", port=""),
-        "settings": dict(session="test", input_is_simulated=True),
+        "settings": dict(session="test", input_is_simulated=True, participant="P001", dose=Dose(), checklist=""),
     }
     for key, value in changes.items():
         (part,) = [fields for fields in parts.values() if key in fields]

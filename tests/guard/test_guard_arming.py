@@ -152,7 +152,8 @@ def test_simulated_input_never_arms_hardware() -> None:
     bench.arm()
     assert bench.phase == "safe"
     assert "simulated input never drives real hardware" in bench.refusals[-1]
-    real = Bench(make_settings(input_is_simulated=False), FakeStimulator(identity=HARDWARE)).to_safe()
+    # The text of the checklist is for the process to judge; the core only asks whether there is one.
+    real = Bench(make_settings(input_is_simulated=False, checklist="filled in"), FakeStimulator(identity=HARDWARE)).to_safe()
     real.arm()
     assert real.phase == "armed"
 

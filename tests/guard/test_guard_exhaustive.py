@@ -19,6 +19,8 @@ from devices.guard_state import (
     NEVER,
     Announce,
     ArmDevice,
+    Book,
+    Booked,
     BookFailed,
     DeviceFailure,
     DeviceStop,
@@ -76,6 +78,7 @@ PARAMS = Params(
     arm_valid_ns=S,
     garbage_ns=S,
     give_up_ns=S,
+    book_ns=S,
     tolerance_ua=15,
     idle_tolerance_ua=12,
 )
@@ -143,7 +146,10 @@ def _inputs(params: Params, state: State) -> Iterator[tuple[str, int, Input]]:
     most_ms = 4000 if params.plan is None else 6000
     yield "reserve", 0, link.Reserve(seq=1, charge_uc=params.max_charge_uc, on_time_ms=most_ms)
     yield "reserve: too much", 0, link.Reserve(seq=1, charge_uc=params.max_charge_uc + 1, on_time_ms=most_ms)
+    yield "booked", 0, Booked(1)
+    yield "booked: another", 0, Booked(2)
     yield "book failed", 0, BookFailed(1, "full")
+    yield "book failed: another", 0, BookFailed(2, "full")
     for stop_class in (0, 1, 2):
         yield f"stop {stop_class}", 0, link.Stop(stop_class=stop_class, reason="")
     yield "reset", 0, link.Reset(seq=1, operator="x")
@@ -203,6 +209,8 @@ def _canonical(params: Params, state: State, now: int) -> State:
         blind=state.blind and phase is Phase.ABORTING,
         reserved_uc=state.reserved_uc,
         reserved_ms=state.reserved_ms,
+        booking=1 if state.booking else 0,
+        booking_ns=_since(state.booking_ns, now, 2),
         gate_fc=0 if state.leaving else min(state.gate_fc, params.max_charge_uc * S),
         gate_ns=min(state.gate_ns, 5 * S) if phase is Phase.LIVE else 0,
         used_fc=0 if state.leaving else min(state.used_fc, params.max_charge_uc * S),
@@ -255,6 +263,7 @@ def _check(params: Params, name: str, event: Input, now: int, old: State, new: S
         assert new.level_ua - old.level_ua == 1, "slew"
         assert new.lease_ns > now, "no level without a lease"
         assert new.target_ua >= new.level_ua and new.reserved_uc > 0 and new.stop_class is None
+        assert not old.booking and not new.booking, "a rise before the reservation is on disk"
         assert old.readback is not None and now - old.heard_ns <= params.stale_ns
     if new.phase is Phase.LIVE and new.level_ua and isinstance(event, Tick):
         assert new.lease_ns > now
@@ -304,6 +313,18 @@ def _check(params: Params, name: str, event: Input, now: int, old: State, new: S
             isinstance(action, Send) and isinstance(action.message, link.Report) and action.message.phase == new.phase
             for action in actions
         )
+    if new.booking:
+        assert new.level_ua == 0 and new.reserved_uc > 0
+        assert old.booking or (name == "reserve" and any(isinstance(action, Book) for action in actions))
+    elif old.booking:
+        settled = any(isinstance(action, Settle) for action in actions)
+        given_up = new.flowed and new.reserved_uc > 0 and any(isinstance(action, Send) for action in actions)
+        assert name in {"booked", "book failed"} or settled or given_up, "a reservation lost sight of"
+        assert name != "book failed" or new.reserved_uc == 0
+    if any(isinstance(action, Book) for action in actions):
+        assert old.phase in (Phase.ARMED, Phase.LIVE) and not old.level_ua and not old.flowed, "a file touched under current"
+    if name.endswith(": another"):
+        assert (new, actions) == (old, [])
     for action in actions:
         if isinstance(action, Settle):
             assert new.reserved_uc == 0 and new.level_ua == 0 and zero_confirmed(params, new, now)

@@ -153,7 +153,7 @@ def test_an_abort_at_zero_current_needs_a_reset() -> None:
     assert (bench.phase, bench.reason) == ("stopped", "recorder lost")
 
 
-# ---- time (F47-F49)
+# ---- time (F49)
 
 
 def test_a_late_tick_latches_before_anything_else() -> None:

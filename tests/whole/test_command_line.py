@@ -17,7 +17,7 @@ import pytest
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 COMMANDS = [
     "simulate", "replay", "live", "verify", "show", "check", "stop", "mock amplifier", "mock stimulator", "bench", "latency",
-    "calibrate", "estimators", "drivers",
+    "calibrate", "estimators", "dose", "checklist", "drivers", "allocate", "unblind",
 ]
 
 
@@ -60,6 +60,13 @@ BAD = [
     (("latency", "--rate", "5"), 2, "128 to 4096"),
     (("live",), 2, "--config"),
     (("check",), 2, "--config"),
+    (("live", "--config", str(CONFIGS / "live-mock.toml"), "--set", "session.checklist='no-form.toml'"), 2, "no-form.toml"),
+    (("dose", "P001", "--ledger", "nowhere.sqlite"), 3, "cereloop dose --new"),
+    (("dose", "Jane Roe"), 2, "Jane Roe"),
+    (("dose", "P001", "--set", "dose.min_interval_h=48"), 2, "--config"),
+    (("dose", "P001", "--config", str(CONFIGS / "live.toml"), "--set", "dose.min_interval_h=12"), 2, "dose.min_interval_h"),
+    (("dose", "--new", "--ledger", "no/such/folder/d.sqlite"), 3, "no/such/folder"),
+    (("checklist", "--out", "no/such/folder/f.toml"), 2, "no/such/folder"),
     (("verify", "nowhere.sqlite"), 2, "nowhere.sqlite"),
     (("show", "nowhere.sqlite"), 2, "nowhere.sqlite"),
     (("bench", "nonsense"), 2, "nonsense"),

@@ -29,7 +29,8 @@ def test_the_wheel_holds_three_packages_and_nothing_else(tmp_path: Path) -> None
     info = {name for name in names if name.split("/")[0].endswith(".dist-info")}
     assert {name.split("/")[0] for name in set(names) - info} == {"loop", "cext", "devices"}
     assert any(name.startswith("cext/kernel") and name.endswith(".so") for name in names)
-    for needed in ("loop/configs/simulate.toml", "cext/kernel.pyi", "loop/py.typed", "devices/py.typed", "cext/py.typed"):
+    needed_files = ("loop/configs/simulate.toml", "devices/checklist.toml", "cext/kernel.pyi")
+    for needed in (*needed_files, "loop/py.typed", "devices/py.typed", "cext/py.typed"):
         assert needed in names
     for needed in ("reference_serial_protocol.md", "conformance/checks.py", "mock/rigs.py"):
         assert f"devices/{needed}" in names

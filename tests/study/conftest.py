@@ -1,0 +1,8 @@
+"""Short simulated sessions of every arm, made once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
