@@ -323,7 +323,11 @@ def _forbidden(settings: Settings, capabilities: Capabilities, identity: Identit
             "simulated input never drives real hardware"
         )
     if not (capabilities.self_expiring_lease or capabilities.hardware_watchdog):
-        return f"{identity.model} has neither a lease nor a watchdog: a dead guard would leave current on"
+        mode = f" in mode {settings.device.mode}" if settings.device.mode else ""
+        return (
+            f"{identity.model} has neither a lease nor a watchdog{mode}: a dead guard would leave current on, so no loop may "
+            "drive it"
+        )
     if not identity.emulator and not settings.participant:
         return "no participant is named, so nobody's dose can be counted; set session.participant"
     if not identity.emulator and not settings.checklist:

@@ -195,7 +195,11 @@ class Stimulator(Protocol):
         ...
 
     def stop(self, stop_class: StopClass) -> None:
-        """Stop: S0 cuts and opens the relay, S1 and S2 let the device ramp down by itself at their slopes."""
+        """Stop: S0 cuts and opens the relay, S1 and S2 let the device ramp down by itself at their slopes.
+
+        Where there is no `Capabilities.device_ramp` every stop cuts. Nothing but `arm` brings current back. Overtakes what
+        has not been sent yet, and is sent also while the driver is uncertain.
+        """
         ...
 
     def reset_fault(self) -> None:
