@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from devices import liblsl
+from devices import liblsl, priority
 from devices.mock.amplifier import Amplifier, Block, again_and_again, patient_blocks, stream
 from devices.mock.meter import MeterError, MeterReader
 from devices.mock.patient import Patient
@@ -58,6 +58,7 @@ def run_amplifier(
     SourceError, ConfigError
         One sentence each.
     """
+    priority.claim_share()  # an amplifier has a processor of its own
     if what == "patient":
         blocks, amplifier = _patient(patient, meter, again, (name, source_id, marker_name), chunk_s)
     else:
