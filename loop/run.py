@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from devices import checklist, link, settings
+from devices import checklist, link, priority, settings
 from devices.clock import SystemClock, VirtualClock
 from devices.link_socket import GuardClient, GuardUnreachableError, socket_path
 from loop import config as configuration
@@ -301,6 +301,7 @@ def live(config: Config, path: Path | None, screen: Screen, operator: OperatorLi
     """
     from loop.outlets import Outlets
 
+    priority.claim_share()  # before liblsl starts its threads: what keeps them waiting ages the samples
     clock = SystemClock()
     form = checklist_text(config) if config.stimulates else ""
     with open_source(config) as source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 import msgspec
@@ -64,3 +65,30 @@ class Background:
         if settings.duration_s > self._settings.duration_s + BLOCK_S:
             longest_s = self._settings.duration_s
             raise ValueError(f"duration_s is {settings.duration_s:g} but the background was made for {longest_s:g}")
+
+
+class BackgroundAhead(Background):
+    """A background of which the next block is made in a thread while the present one is used: for a stream at true rate.
+
+    Made on demand, a block of four seconds holds up the samples for as long as it takes, on a busy machine longer than an
+    engine waits for them. Keeps nothing: blocks must be asked for in order.
+
+    Parameters
+    ----------
+    settings : PatientSettings
+        Of the patient.
+    """
+
+    def __init__(self, settings: PatientSettings) -> None:
+        super().__init__(settings)
+        self._maker = ThreadPoolExecutor(1, thread_name_prefix="background")
+        self._coming: tuple[int, Future[Ongoing]] = (0, self._maker.submit(self._stream.block, 0))
+
+    def block(self, k: int) -> Ongoing:
+        """Block `k`, the one after the last; raises ValueError for any other."""
+        number, coming = self._coming
+        if k != number:
+            raise ValueError(f"block {k} was asked for where {number} follows")
+        made = coming.result()
+        self._coming = (k + 1, self._maker.submit(self._stream.block, k + 1))
+        return made

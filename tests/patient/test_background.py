@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from devices.mock.background import Background
+from devices.mock.background import Background, BackgroundAhead
 from devices.mock.patient import Patient
 from devices.mock.patient_settings import PatientSettings
 
@@ -81,3 +81,17 @@ def test_what_is_done_in_rest_is_seen() -> None:
     assert 10 < blinks[0] < 45
     assert blinks[1] == 0
     assert 10 <= blinks[2] <= 20
+
+
+def test_made_ahead_in_a_thread_it_gives_the_same_bytes() -> None:
+    settings = PatientSettings(seed=3, duration_s=20.0)
+    alone, ahead = Patient(settings), Patient(settings, BackgroundAhead(settings))
+    while len(samples := alone.advance(700, 0.0)[0]):
+        assert samples.tobytes() == ahead.advance(700, 0.0)[0].tobytes()
+
+
+def test_made_ahead_it_is_asked_for_in_order() -> None:
+    ahead = BackgroundAhead(PatientSettings(duration_s=20.0))
+    ahead.block(0)
+    with pytest.raises(ValueError, match="block 5 was asked for where 1 follows"):
+        ahead.block(5)
