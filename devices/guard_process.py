@@ -20,7 +20,7 @@ import selectors
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -29,13 +29,15 @@ import msgspec
 
 from devices import link, priority
 from devices.clock import Clock, SystemClock
+from devices.driver import DriverError
 from devices.guard_core import DoseBook, DoseBookError, GuardCore, MemoryDoseBook
 from devices.guard_state import TICK_NS, ExitCode
 from devices.limits import LimitError
 from devices.link_server import GuardRunningError, LinkServer, Peer
 from devices.link_socket import RuntimeDirectoryError
+from devices.registry import current_choice
 from devices.settings import Settings, decode
-from devices.stimulator import DeviceError, Stimulator
+from devices.stimulator import DeviceError
 from devices.units import NS_PER_S
 
 ENGINE_WAIT_NS: Final = 60 * NS_PER_S
@@ -45,15 +47,6 @@ _MCL_CURRENT: Final = 1
 
 class StartError(Exception):
     """The guard refuses to start; the text is one sentence for the operator."""
-
-
-def _reference(port: str) -> Stimulator:
-    from devices.reference import ReferenceStimulator, SerialWire
-
-    return ReferenceStimulator(SerialWire(port))
-
-
-DRIVERS: Final[dict[str, Callable[[str], Stimulator]]] = {"reference": _reference}
 
 
 def read_settings(path: Path) -> Settings:
@@ -83,17 +76,13 @@ def open_core(settings: Settings, book: DoseBook) -> GuardCore:
     Raises
     ------
     StartError
-        If the driver runs in no process, the device is not to be had, or must not be used with this input (I30).
+        If there is no such driver or it runs in no process, the device is not to be had, or must not be used in this mode
+        or with this input (I30).
     """
-    driver = DRIVERS.get(settings.device.driver)
-    if driver is None:
-        raise StartError(
-            f"device.driver = {settings.device.driver}: this driver has no process of its own; "
-            f"choose one of {', '.join(sorted(DRIVERS))}"
-        )
     try:
-        core = GuardCore(settings, driver(settings.device.port), secrets.token_bytes(32), book)
-    except (DeviceError, LimitError, DoseBookError) as error:
+        stimulator, _ = current_choice(settings.device)
+        core = GuardCore(settings, stimulator, secrets.token_bytes(32), book)
+    except (DriverError, DeviceError, LimitError, DoseBookError) as error:
         raise StartError(str(error)) from error
     if core.params.forbidden:
         core.close()

@@ -6,6 +6,7 @@ from collections import deque
 from typing import Final
 
 from devices import refproto
+from devices.driver import Driver, NoOptions, serial_path
 from devices.refframe import VERSION, Decoder, Frame
 from devices.refproto import MAX_LEASE_MS, AckResult, FrameError, HostMessage
 from devices.stimulator import (
@@ -15,6 +16,7 @@ from devices.stimulator import (
     DeviceNotFoundError,
     DeviceProtocolError,
     DeviceRefusedError,
+    DeviceState,
     Identity,
     Readback,
     StopClass,
@@ -22,7 +24,7 @@ from devices.stimulator import (
 from devices.units import NS_PER_S
 from devices.wires import InProcessWire, SerialWire, Wire
 
-__all__ = ["CAPABILITIES", "InProcessWire", "ReferenceStimulator", "SerialWire", "Wire"]
+__all__ = ["CAPABILITIES", "DRIVER", "InProcessWire", "ReferenceStimulator", "SerialWire", "Wire"]
 
 OPEN_BUDGET_S: Final = 3.0
 ASK_EVERY_S: Final = 0.3
@@ -88,11 +90,18 @@ class ReferenceStimulator:
         self._partial = b""
         self._waiting: deque[tuple[bytes, HostMessage]] = deque()
         self._asked: dict[int, str] = {}
+        self._confirmed_ua = 0
+        self._sent_ua: deque[tuple[int, int]] = deque()
 
     @property
     def capabilities(self) -> Capabilities:
         """What the protocol guarantees."""
         return CAPABILITIES
+
+    @property
+    def assumed_ua(self) -> int:
+        """Largest magnitude that may flow: the device's set point as reported last, or any sent since and not reported."""
+        return max(self._confirmed_ua, *(level_ua for _, level_ua in self._sent_ua), 0)
 
     @property
     def last_seq(self) -> int:
@@ -182,6 +191,7 @@ class ReferenceStimulator:
                 f"{self._wire.name}: a lease of {lease_ms} ms is outside 1 .. {MAX_LEASE_MS} ms"
             )
         self._command(refproto.SetLevel(level_ua, lease_ms))
+        self._sent_ua.append((self._last_seq, abs(level_ua)))
 
     def heartbeat(self) -> None:
         """Tell the device that the host lives, without renewing any lease. Raises DeviceLostError."""
@@ -338,7 +348,17 @@ class ReferenceStimulator:
                     )
             case refproto.Report():
                 self._boot_count = message.boot_count
+                self._confirm(message)
                 self._readbacks.append(_readback(message, t_ns))
+
+    def _confirm(self, report: refproto.Report) -> None:
+        self._confirmed_ua = abs(report.set_ua)
+        # The newest level taken is where the set point is going: it counts until the set point is there.
+        while len(self._sent_ua) > 1 and self._sent_ua[1][0] <= report.ack_seq:
+            self._sent_ua.popleft()
+        ended = report.state in (DeviceState.IDLE, DeviceState.FAULT, DeviceState.RAMPING_DOWN)
+        if ended and self._sent_ua and self._sent_ua[0][0] <= report.ack_seq:
+            self._sent_ua.popleft()
 
     def _judge_damage(self, t_ns: int) -> DeviceProtocolError | None:
         seen = (self._decoder.corrupt, self._decoder.skipped)
@@ -356,6 +376,20 @@ class ReferenceStimulator:
             f"{self._wire.name}: {frames} damaged frames and {count} meaningless bytes within a second; "
             "check cable and device"
         )
+
+
+def _build(_mode: str, port: str, _options: NoOptions) -> ReferenceStimulator:
+    return ReferenceStimulator(SerialWire(serial_path(port)))
+
+
+DRIVER: Final = Driver(
+    name="reference",
+    summary="any stimulator that speaks the reference serial protocol, on a serial line or a pty",
+    modes={"lease": "every set point is a lease of at most 1 s, and the device ends 250 ms of silence"},
+    options=NoOptions,
+    capabilities=lambda _mode, _options: CAPABILITIES,
+    build=_build,
+)
 
 
 def _worse(one: DeviceError | None, other: DeviceError | None) -> DeviceError | None:

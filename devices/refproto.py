@@ -234,7 +234,7 @@ _BARE: Final[dict[int, HostMessage]] = {
     Code.QUERY: Query(),
 }
 _BARE_CODES: Final = {type(message): code for code, message in _BARE.items()}
-_STATES: Final = {int(state): state for state in DeviceState}
+_STATES: Final = {int(state): state for state in DeviceState if state is not DeviceState.UNCERTAIN}
 _RESULTS: Final = {int(result): result for result in AckResult}
 _CLASSES: Final = {int(stop_class): stop_class for stop_class in StopClass}
 

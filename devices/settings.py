@@ -11,6 +11,10 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+Scalar = bool | int | float | str
+Option = Scalar | list[Scalar] | dict[str, Scalar]
+"""What a driver's own table may hold: what TOML and JSON write alike."""
+
 
 class Stimulation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is to flow when a gate opens.
@@ -40,15 +44,19 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which stimulator, and where.
+    """Which stimulator, how it is driven, and where it is.
 
-    `driver` is ``reference`` (the reference serial protocol, at `port`) or ``simulated`` (the mock, in-process,
-    on the virtual clock only). `port` is a device path such as ``/dev/ttyUSB0`` or the path that
-    ``cereloop mock stimulator`` prints; empty for ``simulated``.
+    `driver` is a name that `devices.registry.available` lists: ``reference`` (the reference serial protocol), ``simulated``
+    (the mock, in-process, on the virtual clock only), or another's. `mode` is one of the driver's modes; it may be left out
+    only where there is one. `port` is the path of a serial line such as ``/dev/ttyUSB0`` or that ``cereloop mock
+    stimulator`` prints, or ``HOST:PORT`` of a device on the network; empty for ``simulated``. `options` is the driver's own
+    table, which `devices.registry.choose` decodes as strictly as all others.
     """
 
-    driver: Literal["reference", "simulated"]
-    port: str
+    driver: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,63}\Z")]
+    port: Annotated[str, Meta(max_length=1000)]
+    mode: Annotated[str, Meta(max_length=64)] = ""
+    options: dict[str, Option] = msgspec.field(default_factory=dict)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -17,13 +17,14 @@ class StopClass(enum.IntEnum):
 
 
 class DeviceState(enum.IntEnum):
-    """What the device says of itself."""
+    """What the device says of itself; UNCERTAIN is what the driver says where a reply is overdue."""
 
     IDLE = 0
     ARMED = 1
     ACTIVE = 2
     RAMPING_DOWN = 3
     FAULT = 4
+    UNCERTAIN = 5
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +38,40 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
-    """What the device can do; decides what is allowed with it, and its time-to-zero table."""
+    """What a driver can do in one mode; decides what is allowed with it, and its time-to-zero table.
+
+    Attributes
+    ----------
+    self_expiring_lease : bool
+        Whether the device itself ends a current that is not renewed, even where the host lives on and says nothing.
+    hardware_watchdog : bool
+        Whether the device itself ends a current when the host is silent for `host_timeout_s`. Without this and without a
+        lease nothing may be armed.
+    measures_current : bool
+        Whether `Readback.measured_ua` comes from an ammeter.
+    unipolar : bool
+        Whether it makes positive currents only; the leads then give the polarity.
+    device_ramp : bool
+        Whether `stop` of S1 and S2 ramps by itself. If not, the guard sends the ramp as falling levels.
+    max_level_ua, resolution_ua : int, float
+        Greatest magnitude, and the smallest step of the output.
+    command_latency_s : float
+        From a call to its effect at the electrode.
+    host_timeout_s : float
+        Longest time that a current goes on after the host's last sign of life, however it then ends: watchdog, lease or end
+        of a programme. 0 where nothing ends it.
+    min_transition_s, max_transition_s : float
+        Shortest and longest change that one command can make; None for any. The shortest also delays every cut.
+    readback_interval_s : float
+        Between two reports.
+    whole_gate : bool
+        Whether it takes one gate as a whole (`GateStimulator.run_gate`) and no single levels. The guard then follows the
+        plan that it has sent; leases still say whether it may go on.
+    max_hold_s : float or None
+        Longest hold of such a gate; None for any.
+    caveat : str
+        What about this is not proven on hardware, in one sentence that the operator is shown; empty if nothing.
+    """
 
     self_expiring_lease: bool
     hardware_watchdog: bool
@@ -50,6 +84,19 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     host_timeout_s: float
     min_transition_s: float
     readback_interval_s: float
+    max_transition_s: float | None = None
+    whole_gate: bool = False
+    max_hold_s: float | None = None
+    caveat: str = ""
+
+
+class GatePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """One gate for a device that takes it whole: straight up, hold, straight down; the level is signed, microamps."""
+
+    level_ua: int
+    rise_ms: int
+    hold_ms: int
+    fall_ms: int
 
 
 class Readback(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,12 +138,29 @@ class DeviceProtocolError(DeviceError):
     """Bytes came that the protocol does not allow: a bad checksum, an unknown command, a wrong acknowledgement."""
 
 
+class DeviceUncertainError(DeviceError):
+    """A reply is overdue, so nobody knows which of two levels flows: the larger is assumed, only query and stop are allowed.
+
+    `poll` raises it once when the state begins, `set_level` (except towards zero), `arm` and `run_gate` as long as it lasts.
+    It lasts until the device has answered for everything sent.
+    """
+
+
 class Stimulator(Protocol):
-    """A driver. Never blocks except in `open`; every level is signed integer microamps at the electrode over the target."""
+    """A driver. Never blocks except in `open`; every level is signed integer microamps at the electrode over the target.
+
+    Every call but `open`, `close`, `capabilities`, `fileno` and `assumed_ua` raises DeviceLostError before `open` and after
+    the line has broken. Out of whatever error, nothing is sent by itself but stops.
+    """
 
     @property
     def capabilities(self) -> Capabilities:
         """What this driver, in this mode, can do."""
+        ...
+
+    @property
+    def assumed_ua(self) -> int:
+        """Largest magnitude that may flow as far as the driver knows: the level last confirmed or any sent since."""
         ...
 
     def fileno(self) -> int:
@@ -137,4 +201,16 @@ class Stimulator(Protocol):
 
     def close(self) -> None:
         """Zero, then let go of the line. Idempotent, never raises."""
+        ...
+
+
+class GateStimulator(Stimulator, Protocol):
+    """A driver whose device takes one gate as a whole; see `Capabilities.whole_gate`."""
+
+    def run_gate(self, plan: GatePlan) -> None:
+        """Begin one gate now. From here on `Readback.commanded_ua` follows the plan. Raises DeviceError.
+
+        `set_level` is then called with 0 only. A `stop` ends the gate by its class; a second `run_gate` is refused until
+        the first is over.
+        """
         ...

@@ -130,7 +130,9 @@ def mock_amplifier(
 
 @mock.command("stimulator")
 def mock_stimulator(
+    protocol: Annotated[str, typer.Option(help="Which device to be.")] = "reference",
     link: Annotated[Path | None, typer.Option(help="Make a link of this name to the serial port.")] = None,
+    listen: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where a device on the network listens.")] = None,
     meter: Annotated[Path | None, typer.Option(help="Write what truly flows at the electrode to this file.")] = None,
     control: Annotated[str | None, typer.Option(help="Local socket for faults on command; - is standard input.")] = None,
     seed: Annotated[int, typer.Option(help="Draws errors, latencies and noise.")] = 0,
@@ -139,23 +141,26 @@ def mock_stimulator(
     ] = None,
     list_faults: Annotated[bool, typer.Option("--list-faults", help="List the faults by name and end.")] = False,
 ) -> None:
-    """Be a stimulator on a serial port (a pty), with skin, physics, a meter and faults, until Ctrl-C.
+    """Be a stimulator on its own transport, with skin, physics, a meter and faults, until Ctrl-C.
 
     Example: `cereloop mock stimulator --link /tmp/cereloop-stimulator --meter /tmp/cereloop.meter`
     """
-    from devices.mock import faults, stimulator_process
+    from devices.mock import protocols
 
+    emulator = protocols.find(protocol)
+    if emulator is None:
+        raise ConfigError(f"--protocol {protocol}: no such emulator; there are {', '.join(protocols.MODULES)}")
     if list_faults:
-        for known in faults.FAULTS.values():
+        for known in emulator.FAULTS.values():
             typer.echo(f"{known.name:<16}{known.effect}")
         return
     arguments = ["--seed", str(seed)]
-    for option, value in (("--link", link), ("--meter", meter), ("--control", control)):
+    for option, value in (("--link", link), ("--listen", listen), ("--meter", meter), ("--control", control)):
         if value is not None:
             arguments += [option, str(value)]
     for text in fault or ():
         arguments += ["--fault", text]
-    sys.exit(stimulator_process.main(arguments))
+    sys.exit(emulator.main(arguments))
 
 
 def bench(

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from devices import limits, settings
+from devices import limits, registry, settings
+from devices.driver import DriverError
 from devices.mock.patient_settings import PatientSettings
 
 MAX_BYTES = 1_000_000
@@ -283,6 +284,12 @@ def _check(config: Config, where: str) -> None:
             limits.check_settings(guard)
         except limits.LimitError as error:
             raise ConfigError(f"{where}: {error}") from error
+        if config.device.driver in registry.BUILT_IN:
+            # Another's driver need not be installed where its session is only read; the guard looks it up by itself.
+            try:
+                registry.choose(config.device)
+            except DriverError as error:
+                raise ConfigError(f"{where}: {error}") from error
         gate_s = 2 * config.stimulation.ramp_s + config.stimulation.hold_s
         room_s = config.policy.max_duty * config.policy.duty_window_s
         if gate_s > room_s:

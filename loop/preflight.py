@@ -14,6 +14,9 @@ import msgspec
 
 from devices import limits, link
 from devices.clock import SystemClock
+from devices.driver import DriverError
+from devices.registry import choose
+from devices.stimulator import Capabilities
 from devices.time_to_zero import TimeToZero, time_to_zero
 from devices.units import NS_PER_S
 from loop import config as configuration
@@ -197,8 +200,12 @@ def _contact(guard: GuardProcess, arm_below_ohm: int) -> Finding:
 
 def time_to_zero_of(config: Config) -> list[TimeToZero]:
     """The table of the configured driver, where the device itself cannot be asked."""
-    from devices.reference import CAPABILITIES
-
     guarded = configuration.guard_settings(config, "check", input_is_simulated=True)
     assert config.stimulation is not None
-    return time_to_zero(CAPABILITIES, limits.effective(guarded, CAPABILITIES), config.stimulation.ramp_s)
+    try:
+        capabilities = choose(guarded.device).capabilities
+    except DriverError:
+        return []  # the guard has said what is wrong with it
+    if not isinstance(capabilities, Capabilities):
+        return []
+    return time_to_zero(capabilities, limits.effective(guarded, capabilities), config.stimulation.ramp_s)

@@ -40,6 +40,7 @@ from devices.mock.meter import Meter, MeterFile
 from devices.mock.stimulator import StimulatorModel
 from devices.units import NS_PER_MS, NS_PER_S
 
+FAULTS: Final = faults.FAULTS
 WAKE_MS: Final = 2
 MAX_CLIENTS: Final = 8
 MAX_LINE_BYTES: Final = 1000

@@ -97,6 +97,10 @@ class FakeStimulator:
     def capabilities(self) -> Capabilities:
         return self._capabilities
 
+    @property
+    def assumed_ua(self) -> int:
+        return round(max(abs(self.level_ua), abs(self.target_ua)))
+
     def fileno(self) -> int:
         return -1
 
