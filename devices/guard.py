@@ -348,6 +348,8 @@ def _readback(params: Params, state: State, t_ns: int, readback: Readback) -> Re
         heard_ns=t_ns,
         off_ns=verdict.off_ns,
         ohm_ns=verdict.ohm_ns,
+        off_seen_ns=verdict.off_seen_ns,
+        ohm_seen_ns=verdict.ohm_seen_ns,
         ack_seq=readback.ack_seq,
         ack_ns=t_ns if acked else state.ack_ns,
     )

@@ -13,12 +13,14 @@ from devices.units import NS_PER_S
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """The stop that a read-back calls for (None: none), why, and since when it has been off in either way."""
+    """The stop that a read-back calls for (None: none), why, and since when and until when it has been off in either way."""
 
     stop: StopClass | None
     reason: str
     off_ns: int = NEVER
     ohm_ns: int = NEVER
+    off_seen_ns: int = NEVER
+    ohm_seen_ns: int = NEVER
 
 
 def abort_level(params: Params, state: State, t_ns: int) -> int:
@@ -42,16 +44,30 @@ def judge(params: Params, state: State, t_ns: int, readback: Readback) -> Verdic
         return Verdict(StopClass.S1_ABORT_RAMP, f"the device left the session by itself ({readback.state.name})")
 
     off = _off(params, state, t_ns, readback)
-    off_ns = NEVER if not off else t_ns if state.off_ns == NEVER else state.off_ns
+    off_ns, off_seen_ns = _spell(params, state.off_ns, state.off_seen_ns, t_ns, off)
     if off and t_ns - off_ns >= params.sustain_ns:
-        return Verdict(StopClass.S0_CUT, off, off_ns)
+        return Verdict(StopClass.S0_CUT, off, off_ns, off_seen_ns=off_seen_ns)
 
     bad_ohm = _impedance(params, state, readback.impedance_ohm) if under_current else ""
-    ohm_ns = NEVER if not bad_ohm else t_ns if state.ohm_ns == NEVER else state.ohm_ns
+    ohm_ns, ohm_seen_ns = _spell(params, state.ohm_ns, state.ohm_seen_ns, t_ns, bad_ohm)
+    stop, reason = None, ""
     if bad_ohm and t_ns - ohm_ns >= params.sustain_ns:
         is_open = (readback.impedance_ohm or 0.0) >= OPEN_ABOVE_OHM
-        return Verdict(StopClass.S0_CUT if is_open else StopClass.S1_ABORT_RAMP, bad_ohm, off_ns, ohm_ns)
-    return Verdict(None, "", off_ns, ohm_ns)
+        stop, reason = StopClass.S0_CUT if is_open else StopClass.S1_ABORT_RAMP, bad_ohm
+    return Verdict(stop, reason, off_ns, ohm_ns, off_seen_ns, ohm_seen_ns)
+
+
+def _spell(params: Params, since_ns: int, seen_ns: int, t_ns: int, bad: str) -> tuple[int, int]:
+    """Since when something has been bad, and when it last was.
+
+    A spell is over only when nothing bad has been seen for as long as a spell must last to count: a loose lead that closes for
+    moments is still a loose lead.
+    """
+    if bad:
+        return (t_ns if since_ns == NEVER else since_ns), t_ns
+    if since_ns == NEVER or t_ns - seen_ns > params.sustain_ns:
+        return NEVER, NEVER
+    return since_ns, seen_ns
 
 
 def _at_once(params: Params, state: State, readback: Readback) -> str:

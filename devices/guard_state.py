@@ -130,7 +130,11 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     heard_ns: int = NEVER
     off_ns: int = NEVER
     ohm_ns: int = NEVER
-    """Since when read-backs have been off the level, or the impedance out of bounds."""
+    """Since when read-backs have been off the level, or the impedance out of bounds; a loose lead's short spells of good
+    contact do not interrupt it."""
+    off_seen_ns: int = NEVER
+    ohm_seen_ns: int = NEVER
+    """When that was last seen."""
     boot_count: int | None = None
     ack_seq: int = -1
     ack_ns: int = NEVER

@@ -139,23 +139,52 @@ def mock_stimulator(
     fault: Annotated[
         list[str] | None, typer.Option(metavar="NAME[:key=value,...][@SECONDS]", help="Inject a fault; repeatable.")
     ] = None,
+    electrodes: Annotated[
+        str | None, typer.Option(metavar="NAME[:key=value,...]", help="Electrodes and skin; see --list-electrodes.")
+    ] = None,
+    gate: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="nic2: how long the protocol lasts that takes one gate.")
+    ] = None,
+    outlet: Annotated[
+        str | None, typer.Option(metavar="NAME", help="nic2: stream a simulated patient's EEG and markers under this name.")
+    ] = None,
+    list_electrodes: Annotated[
+        bool, typer.Option("--list-electrodes", help="List the electrodes' numbers, ranges and provenance, and end.")
+    ] = False,
     list_faults: Annotated[bool, typer.Option("--list-faults", help="List the faults by name and end.")] = False,
 ) -> None:
     """Be a stimulator on its own transport, with skin, physics, a meter and faults, until Ctrl-C.
 
     Example: `cereloop mock stimulator --link /tmp/cereloop-stimulator --meter /tmp/cereloop.meter`
     """
-    from devices.mock import protocols
+    from devices.mock import faults, numbers, protocols
 
     emulator = protocols.find(protocol)
     if emulator is None:
         raise ConfigError(f"--protocol {protocol}: no such emulator; there are {', '.join(protocols.MODULES)}")
+    if list_electrodes:
+        for table in (*numbers.pairs(), "output"):
+            typer.echo(table)
+            for key, number in numbers.tables()[table].items():
+                low, high = number.range
+                typer.echo(f"  {key} = {number.value:g} {number.unit} ({low:g} to {high:g}; {number.status}: {number.source})")
+        return
     if list_faults:
         for known in emulator.FAULTS.values():
-            typer.echo(f"{known.name:<16}{known.effect}")
+            typer.echo(f"{known.name:<18}{known.effect}")
         return
+    try:
+        for text in fault or ():
+            faults.parse(text, emulator.FAULTS)
+        numbers.pair_values(electrodes or numbers.DEFAULT_PAIR)
+    except (faults.FaultError, numbers.NumberError) as error:
+        raise ConfigError(str(error)) from error
     arguments = ["--seed", str(seed)]
-    for option, value in (("--link", link), ("--listen", listen), ("--meter", meter), ("--control", control)):
+    given: dict[str, object] = {
+        "--link": link, "--listen": listen, "--meter": meter, "--control": control, "--electrodes": electrodes,
+        "--gate": gate, "--outlet": outlet,
+    }  # fmt: skip
+    for option, value in given.items():
         if value is not None:
             arguments += [option, str(value)]
     for text in fault or ():

@@ -6,8 +6,7 @@ polarisation voltage E:
     V = E + I R_bulk + v,    dv/dt = I/C - v/(R C),    R(Q) = R_inf + (R_0 - R_inf) exp(-Q/Q_0)
 
 with Q the charge that has passed, whatever its sign. R also drifts by drying and breathes with heart and
-lungs. Tags: [V] read in the source named, [I] inferred from it, [M] general knowledge, to be replaced by a
-measurement.
+lungs. Where each number comes from is in ``numbers.toml``.
 """
 
 from __future__ import annotations
@@ -17,25 +16,41 @@ from typing import Final
 
 import msgspec
 
+from devices.mock import numbers
+
 _TWO_PI: Final = 2.0 * math.pi
 _UA: Final = 1e-6
+_PADS: Final = numbers.values(numbers.DEFAULT_PAIR)
 
 
 class ElectrodeParameters(msgspec.Struct, frozen=True, kw_only=True):
-    """A pair of saline pads of 25-35 cm2 on prepared skin."""
+    """A pair of electrodes on skin; by default saline pads of 25-35 cm2 on prepared skin.
 
-    bulk_ohm: float = 400.0  # ohm; head and leads, 200-1000 [M]
-    skin_initial_ohm: float = 7600.0  # ohm; with the bulk 8 kOhm: prepared skin, below the arming limit [M]
-    skin_settled_ohm: float = 4600.0  # ohm; with the bulk 5 kOhm at 1-2 mA, 3-10 k [M]
-    decay_charge_uc: float = 15_000.0  # uC; about 10 s at 1.5 mA, 5-40 mC [M; falling shape from Hahn 2013]
-    interface_uf: float = 0.5  # uF; 0.1-5 [M; current dependence in Vargas Luna 2015]
-    polarisation_v: float = 1.5  # V; carbon in saline; 0.2 for Ag/AgCl [M]
-    polarisation_half_ua: float = 200.0  # uA; current of half that voltage [M]
-    polarisation_tau_s: float = 30.0  # s; 20-60 [M]
-    drying_per_s: float = 0.005 / 60.0  # 1/s; +0.5 % a minute for saline [M]
-    drying_after_s: float = 600.0  # s; since the pads were put on [M]
-    cardiac_modulation: float = 0.0005  # of R, at 1.1 Hz [M; modulation itself: Noury 2016]
-    respiratory_modulation: float = 0.001  # of R, at 0.25 Hz [M; modulation itself: Noury 2016]
+    Every number's range and provenance is in ``numbers.toml``. Resistances in ohm: `bulk_ohm` of head and leads, skin before
+    current and once settled; `decay_charge_uc` carries the skin from the one to the other. `polarisation_half_ua` is the
+    current of half the polarisation voltage. Drying is a share a second, from `drying_after_s` on; heart and lungs modulate
+    the skin by a share.
+    """
+
+    bulk_ohm: float = _PADS["bulk_ohm"]
+    skin_initial_ohm: float = _PADS["skin_initial_ohm"]
+    skin_settled_ohm: float = _PADS["skin_settled_ohm"]
+    decay_charge_uc: float = _PADS["decay_charge_uc"]
+    interface_uf: float = _PADS["interface_uf"]
+    polarisation_v: float = _PADS["polarisation_v"]
+    polarisation_half_ua: float = _PADS["polarisation_half_ua"]
+    polarisation_tau_s: float = _PADS["polarisation_tau_s"]
+    drying_per_s: float = _PADS["drying_per_s"]
+    drying_after_s: float = _PADS["drying_after_s"]
+    cardiac_modulation: float = _PADS["cardiac_modulation"]
+    respiratory_modulation: float = _PADS["respiratory_modulation"]
+    cardiac_hz: float = _PADS["cardiac_hz"]
+    respiratory_hz: float = _PADS["respiratory_hz"]
+
+    @classmethod
+    def named(cls, text: str) -> ElectrodeParameters:
+        """The pair written as ``NAME[:key=value,...]``, such as ``gel_hd:skin_settled_ohm=3000``. Raises NumberError."""
+        return cls(**numbers.pair_values(text))
 
 
 class ElectrodeState(msgspec.Struct, frozen=True, gc=False):
@@ -84,8 +99,8 @@ def skin_ohm(parameters: ElectrodeParameters, charge_uc: float, t_s: float) -> f
     )
     ohm *= (
         1.0
-        + parameters.cardiac_modulation * math.sin(_TWO_PI * 1.1 * t_s)
-        + parameters.respiratory_modulation * math.sin(_TWO_PI * 0.25 * t_s)
+        + parameters.cardiac_modulation * math.sin(_TWO_PI * parameters.cardiac_hz * t_s)
+        + parameters.respiratory_modulation * math.sin(_TWO_PI * parameters.respiratory_hz * t_s)
     )
     if t_s > parameters.drying_after_s:
         ohm *= 1.0 + parameters.drying_per_s * (t_s - parameters.drying_after_s)

@@ -29,12 +29,12 @@ class Parameter(msgspec.Struct, frozen=True):
 
 
 class FaultSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry: `group` and `row` as in the hazard table, `answer` the stop that the guard owes it."""
+    """One entry: `group` and `row` as in the hazard table, `answer` the stop that the guard owes it (None: it owes none)."""
 
     name: str
     part: Part
     row: str
-    answer: StopClass
+    answer: StopClass | None
     effect: str
     group: str = "device"
     parameters: tuple[Parameter, ...] = ()
@@ -74,6 +74,22 @@ FAULTS: Final[dict[str, FaultSpec]] = {
             parameters=(Parameter("fraction", "1", 1.0, 0.0, 1.0),),
         ),
         FaultSpec(
+            name="truncated",
+            part="replies",
+            row="F32",
+            answer=_S0,
+            effect="replies end in the middle",
+            parameters=(Parameter("fraction", "1", 1.0, 0.0, 1.0),),
+        ),
+        FaultSpec(
+            name="bit_flip",
+            part="replies",
+            row="F32",
+            answer=_S0,
+            effect="one bit of a reply is wrong",
+            parameters=(Parameter("fraction", "1", 1.0, 0.0, 1.0),),
+        ),
+        FaultSpec(
             name="over_current",
             part="output",
             row="F33",
@@ -90,6 +106,22 @@ FAULTS: Final[dict[str, FaultSpec]] = {
             parameters=(Parameter("gain", "1", 2.0, 0.0, 10.0),),
         ),
         FaultSpec(
+            name="offset",
+            part="output",
+            row="F33",
+            answer=_S0,
+            effect="the output stage adds current of fixed sign while its relay is closed",
+            parameters=(Parameter("offset_ua", "uA", 200.0, -5000.0, 5000.0),),
+        ),
+        FaultSpec(
+            name="low_supply",
+            part="supply",
+            row="F35",
+            answer=_S0,
+            effect="the supply sags: the output reaches only so many volts, and less current than it was set to",
+            parameters=(Parameter("volts", "V", 1.0, 0.0, 40.0),),
+        ),
+        FaultSpec(
             name="wrong_polarity",
             part="output",
             row="F34",
@@ -103,6 +135,22 @@ FAULTS: Final[dict[str, FaultSpec]] = {
             answer=_S0,
             effect="a lead is off",
             parameters=(Parameter("lead_ohm", "ohm", 5e6, 1e4, 1e9),),
+        ),
+        FaultSpec(
+            name="chatter",
+            part="contact",
+            row="F35",
+            answer=_S0,
+            effect="a loose lead opens and closes",
+            parameters=(Parameter("hz", "Hz", 10.0, 0.5, 100.0), Parameter("lead_ohm", "ohm", 5e6, 1e4, 1e9)),
+        ),
+        FaultSpec(
+            name="motion",
+            part="contact",
+            row="F16",
+            answer=None,
+            effect="the head moves: the skin's resistance swings by a share, back and forth in a second",
+            parameters=(Parameter("share", "1", 0.3, 0.0, 0.9),),
         ),
         FaultSpec(
             name="reset",
@@ -388,6 +436,10 @@ class ActiveFaults:
                 skin *= 1.0 + (values["factor"] - 1.0) * share
             elif name == "bridge":
                 skin *= 0.01**share
+            elif name == "chatter" and (k - since) * values["hz"] % 1000.0 < 500.0:
+                lead += values["lead_ohm"]
+            elif name == "motion":
+                skin *= 1.0 + values["share"] * math.sin(2e-3 * math.pi * (k - since))
             elif name == "short":
                 direct = values["ohm"]
         return Contact(lead, skin, direct)

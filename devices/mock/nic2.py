@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -191,6 +191,21 @@ class Nic2Model:
         """End fault `name` now, if it is in force. Raises FaultError if there is none of that name."""
         self.faults.end(name)
         self._stage.thaw(name)
+
+    def status(self) -> dict[str, Any]:
+        """What NIC says, what flows, and what left by the reference electrodes, for the control channel."""
+        program = self.program
+        return {
+            "state": program.main.name,
+            "phase": program.phase.name,
+            "relay_closed": self._stage.relay_closed,
+            "current_ua": self.current_ua,
+            "peak_ua": self.meter.peak_ua,
+            "charge_uc": self.meter.charge_uc,
+            "imbalance_ua": self.imbalance_ua,
+            "refused": program.refused,
+            "faults": self.faults.names,
+        }
 
     # ---- one grid point
 

@@ -1,7 +1,4 @@
-"""Output stage of the mock stimulator: converters, relay, impedance pulses, sensors.
-
-Tags as in `devices.mock.electrodes`: [V] read in the source named, [I] inferred, [M] to be measured.
-"""
+"""Output stage of the mock stimulator: converters, relay, impedance pulses, sensors."""
 
 from __future__ import annotations
 
@@ -11,34 +8,36 @@ from typing import Final
 
 import msgspec
 
+from devices.mock import numbers
 from devices.mock.faults import ActiveFaults
 from devices.refproto import IMPEDANCE_OVER_RANGE_OHM
 from devices.stimulator import DeviceState
 
 _MIN_IMPEDANCE_UA: Final = 50.0
+_STAGE: Final = numbers.values("output")
 
 Sensed = tuple[float, float, int | None]
 
 
 class OutputParameters(msgspec.Struct, frozen=True, kw_only=True):
-    """Converters, output stage and timing."""
+    """Converters, output stage and timing; range and provenance of each number are in ``numbers.toml``."""
 
-    dac_lsb_ua: float = 1.2  # uA; 12 bit over 5 mA [V LabJack T7 datasheet, 1 mA/V]; rounds towards zero
-    gain_error: float = 0.01  # greatest, either sign, drawn from the seed [M]
-    offset_ua: float = 5.0  # uA; greatest, either sign, drawn from the seed [M]
-    tau_s: float = 0.020  # s; analogue stage [M]
-    compliance_v: float = 20.0  # V; 12 Open-tDCS, 13.7 StimJim [V], 20 taken here [M]
-    adc_current_lsb_ua: float = 0.85  # uA [V StimJim]
-    adc_voltage_lsb_mv: float = 2.44  # mV [V StimJim]
-    adc_current_noise_ua: float = 1.0  # uA rms, 1-3 [M]
-    adc_voltage_noise_mv: float = 2.5  # mV rms, one count [M]
-    polarisation_residual: float = 0.1  # share of E left in the impedance by the firmware's compensation [M]
-    latency_ms: tuple[int, int] = (2, 5)  # ms; least and greatest from last byte to effect, per frame [M]
-    relay_ms: int = 5  # ms; to open or close [M]
-    report_ms: int = 20  # ms; reference serial protocol
-    test_ua: float = 8.0  # uA; impedance pulse at rest, alternating sign; below the 10 uA that count as zero
-    test_period_ms: int = 500  # ms
-    test_pulse_ms: int = 20  # ms; the second half is averaged
+    dac_lsb_ua: float = _STAGE["dac_lsb_ua"]
+    gain_error: float = _STAGE["gain_error"]
+    offset_ua: float = _STAGE["offset_ua"]
+    tau_s: float = _STAGE["tau_s"]
+    compliance_v: float = _STAGE["compliance_v"]
+    adc_current_lsb_ua: float = _STAGE["adc_current_lsb_ua"]
+    adc_voltage_lsb_mv: float = _STAGE["adc_voltage_lsb_mv"]
+    adc_current_noise_ua: float = _STAGE["adc_current_noise_ua"]
+    adc_voltage_noise_mv: float = _STAGE["adc_voltage_noise_mv"]
+    polarisation_residual: float = _STAGE["polarisation_residual"]
+    latency_ms: tuple[int, int] = (2, 5)  # least and greatest from last byte to effect, per frame; assumed
+    relay_ms: int = 5  # to open or close; assumed
+    report_ms: int = 20  # reference serial protocol
+    test_ua: float = _STAGE["test_ua"]
+    test_period_ms: int = 500
+    test_pulse_ms: int = 20  # the second half is averaged
 
 
 class OutputStage:
@@ -129,6 +128,7 @@ class OutputStage:
         if faults.names:
             made *= faults.value("gain_x2", "gain", 1.0)
             made += math.copysign(faults.value("over_current", "extra_ua", 0.0), made)
+            made += faults.value("offset", "offset_ua", 0.0)
             made = -made if "wrong_polarity" in faults else made
         self._analog_ua = made + (self._analog_ua - made) * self._keep
         return self._analog_ua

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -217,6 +217,19 @@ class StimulatorModel:
         self.faults.end(name)
         self._stage.thaw(name)
 
+    def status(self) -> dict[str, Any]:
+        """State, fault and truth at the electrode now, for the control channel."""
+        return {
+            "state": self.firmware.state.name,
+            "fault": self.firmware.fault.name.lower(),
+            "relay_closed": self.relay_closed,
+            "current_ua": self.current_ua,
+            "peak_ua": self.meter.peak_ua,
+            "charge_uc": self.meter.charge_uc,
+            "boot_count": self.boot_count,
+            "faults": self.faults.names,
+        }
+
     # ---- one grid point
 
     def _next_event(self) -> int:
@@ -249,7 +262,7 @@ class StimulatorModel:
         demand = stage.demand_ua(k, firmware.set_ua, firmware.state) if powered else 0.0
         contact = self.faults.contact(k) if self.faults.touches_contact else SOUND
         self._state, self.current_ua, self.voltage_v = electrodes.step(
-            self._body, self._state, contact, demand, self._parameters.compliance_v, k * 1e-3, elapsed_s
+            self._body, self._state, contact, demand, self._reach_v(), k * 1e-3, elapsed_s
         )
         self.meter.record(k, self.current_ua)
         if not powered:
@@ -259,6 +272,11 @@ class StimulatorModel:
         if k >= self._report_k or firmware.revision != self._revision:
             self._report(k)
         self._resting = not (stage.relay_closed or firmware.relay_wanted or pulsing)
+
+    def _reach_v(self) -> float:
+        """Greatest voltage of the output now, V."""
+        whole = self._parameters.compliance_v
+        return min(whole, self.faults.value("low_supply", "volts", whole)) if self.faults.names else whole
 
     def _begin(self, fault: Injection) -> None:
         match fault.spec.name:
@@ -322,6 +340,11 @@ class StimulatorModel:
         data = encode(self._seq, message)
         if "garbage" in faults and self._line.random() < faults.value("garbage", "fraction", 1.0):
             data = self._line.randbytes(len(data))
+        if "truncated" in faults and self._line.random() < faults.value("truncated", "fraction", 1.0):
+            data = data[: len(data) // 2]
+        if "bit_flip" in faults and self._line.random() < faults.value("bit_flip", "fraction", 1.0):
+            at = self._line.randrange(8 * len(data))
+            data = bytes(byte ^ (1 << at % 8 if i == at // 8 else 0) for i, byte in enumerate(data))
         if self._outbox_bytes + len(data) > MAX_OUTPUT_BYTES:
             return  # nobody reads: what is new is lost, as on a line without flow control
         due = self._k + int(faults.value("slow_replies", "delay_ms", 0.0))

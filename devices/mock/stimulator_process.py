@@ -29,13 +29,14 @@ import tty
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
 from devices import priority
 from devices.clock import SystemClock
-from devices.mock import faults
+from devices.mock import faults, numbers
+from devices.mock.electrodes import ElectrodeParameters
 from devices.mock.meter import Meter, MeterFile
 from devices.mock.stimulator import StimulatorModel
 from devices.units import NS_PER_MS, NS_PER_S
@@ -53,10 +54,11 @@ class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What the process is told at its start.
 
     `meter` is the file to write, `link` a name to keep for the pty, `control` a socket path or ``-``,
-    `faults` what to inject and when (seconds after the start).
+    `faults` what to inject and when (seconds after the start), `body` the electrodes and the skin under them.
     """
 
     seed: int = 0
+    body: ElectrodeParameters = ElectrodeParameters()
     meter: Path | None = None
     link: Path | None = None
     control: Path | Literal["-"] | None = None
@@ -87,7 +89,7 @@ def run(settings: ProcessSettings, announce: Callable[[str], None] = print) -> i
     PathError
         If the meter file, the link or the socket cannot be made.
     """
-    rig = _Rig(settings, announce)
+    rig = Rig(settings, announce)
     try:
         rig.serve()
     finally:
@@ -95,8 +97,41 @@ def run(settings: ProcessSettings, announce: Callable[[str], None] = print) -> i
     return 0
 
 
-class _Rig:
-    """The pty, the model, the meter file and the control channel, and the loop that turns them."""
+class EmulatedDevice(Protocol):
+    """What turns in the rig: bytes in, bytes out, on a time base of its own."""
+
+    def receive(self, data: bytes, t_ns: int) -> None:
+        """Take bytes from the host that have arrived at `t_ns`."""
+        ...
+
+    def advance(self, t_ns: int) -> None:
+        """Let time run up to `t_ns`."""
+        ...
+
+    def take_output(self) -> bytes:
+        """Bytes that have left the device up to now."""
+        ...
+
+    def inject(self, fault: faults.Injection) -> int:
+        """Put a fault in force; returns when, ns."""
+        ...
+
+    def clear(self, name: str) -> None:
+        """End a fault."""
+        ...
+
+    def status(self) -> Answer:
+        """What it is and does now, for whoever asks over the control channel."""
+        ...
+
+
+class Rig:
+    """The pty, the model, the meter file and the control channel, and the loop that turns them.
+
+    Another device on another transport is a subclass that replaces what deals with the line, and `_make_model`.
+    """
+
+    vocabulary = FAULTS
 
     def __init__(self, settings: ProcessSettings, announce: Callable[[str], None]) -> None:
         self._settings = settings
@@ -108,12 +143,7 @@ class _Rig:
         self._clients: dict[int, tuple[socket.socket | None, bytearray]] = {}
         self._listener: socket.socket | None = None
         self._file: MeterFile | None = None
-        # The process keeps its own end of the host's side open: a host that closes then never looks like a
-        # hang-up.
-        self._master, self._slave = pty.openpty()
-        self.port = os.ttyname(self._slave)
-        tty.setraw(self._slave)
-        os.set_blocking(self._master, False)
+        self.port = self._open_line()
         try:
             if settings.meter is not None:
                 self._file = MeterFile(settings.meter)
@@ -125,13 +155,13 @@ class _Rig:
                 f"{error.filename or error.args[0]}: {error.strerror or 'cannot be used'}"
             ) from error
         self._start_ns = self._last_ns = self._clock.now_ns()
-        self._model = StimulatorModel(self._start_ns, settings.seed, meter=Meter(self._start_ns, self._file))
+        meter = Meter(self._start_ns, self._file)
+        self._model = self._make_model(meter)
         for fault in settings.faults:
             self._model.inject(fault)
 
     def serve(self) -> None:
         """Step the device in real time until told to end."""
-        self._poll.register(self._master, select.POLLIN)
         wake_r, wake_w = os.pipe()
         os.set_blocking(wake_w, False)
         self._poll.register(wake_r, select.POLLIN)
@@ -164,12 +194,14 @@ class _Rig:
         if self._file is not None:
             self._file.close()
             self._file = None
-        os.close(self._master)
-        os.close(self._slave)
+        self._close_line()
+
+    def _make_model(self, meter: Meter) -> EmulatedDevice:
+        return StimulatorModel(self._start_ns, self._settings.seed, self._settings.body, meter=meter)
 
     def _turn(self) -> None:
         ready = [descriptor for descriptor, _ in self._poll.poll(WAKE_MS)]
-        data = self._read_host() if self._master in ready else b""
+        data = self._read_host(ready)
         now_ns = self._clock.now_ns()
         self._deliver(data, now_ns)
         self._model.advance(now_ns)
@@ -198,7 +230,23 @@ class _Rig:
 
     # ---- the line
 
-    def _read_host(self) -> bytes:
+    def _open_line(self) -> str:
+        """Get hold of the line; returns what goes into ``device.port``."""
+        # The process keeps its own end of the host's side open: a host that closes then never looks like a
+        # hang-up.
+        self._master, self._slave = pty.openpty()
+        tty.setraw(self._slave)
+        os.set_blocking(self._master, False)
+        self._poll.register(self._master, select.POLLIN)
+        return os.ttyname(self._slave)
+
+    def _close_line(self) -> None:
+        os.close(self._master)
+        os.close(self._slave)
+
+    def _read_host(self, ready: list[int]) -> bytes:
+        if self._master not in ready:
+            return b""
         try:
             return os.read(self._master, 65_536)
         except BlockingIOError:
@@ -306,7 +354,7 @@ class _Rig:
         try:
             match word:
                 case "inject":
-                    fault = faults.parse(rest)
+                    fault = faults.parse(rest, self.vocabulary)
                     return {"ok": True, "fault": fault.spec.name, "t_ns": self._model.inject(fault)}
                 case "clear":
                     self._model.clear(rest.strip())
@@ -324,20 +372,8 @@ class _Rig:
         }
 
     def _status(self) -> Answer:
-        model = self._model
-        return {
-            "ok": True,
-            "t_ns": self._last_ns,
-            "uptime_s": (self._last_ns - self._start_ns) / NS_PER_S,
-            "state": model.firmware.state.name,
-            "fault": model.firmware.fault.name.lower(),
-            "relay_closed": model.relay_closed,
-            "current_ua": model.current_ua,
-            "peak_ua": model.meter.peak_ua,
-            "charge_uc": model.meter.charge_uc,
-            "boot_count": model.boot_count,
-            "faults": model.faults.names,
-        }
+        uptime_s = (self._last_ns - self._start_ns) / NS_PER_S
+        return {"ok": True, "t_ns": self._last_ns, "uptime_s": uptime_s, **self._model.status()}
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self._ending = True
@@ -367,14 +403,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="NAME[:key=value,...][@SECONDS]",
         help="inject a fault SECONDS after the start, at once without; may be given more than once",
     )
+    parser.add_argument(
+        "--electrodes",
+        default=numbers.DEFAULT_PAIR,
+        metavar="NAME[:key=value,...]",
+        help=f"the pair and its numbers: {', '.join(numbers.pairs())} (default {numbers.DEFAULT_PAIR})",
+    )
     given = parser.parse_args(arguments)
     try:
         chosen = tuple(faults.parse(text) for text in given.fault)
-    except faults.FaultError as error:
+        body = ElectrodeParameters.named(given.electrodes)
+    except (faults.FaultError, numbers.NumberError) as error:
         parser.error(str(error))
     control = given.control if given.control in (None, "-") else Path(given.control)
     settings = ProcessSettings(
-        seed=given.seed, meter=given.meter, link=given.link, control=control, faults=chosen
+        seed=given.seed, body=body, meter=given.meter, link=given.link, control=control, faults=chosen
     )
     try:
         priority.claim_processor(priority.HARDWARE)

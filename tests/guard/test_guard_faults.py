@@ -52,11 +52,22 @@ class MockBench(Bench):
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-@pytest.mark.parametrize("name", faults.FAULTS)
+@pytest.mark.parametrize("name", [name for name, spec in faults.FAULTS.items() if spec.answer is None])
+def test_what_is_no_danger_stops_nothing(name: str, seed: int) -> None:
+    bench = MockBench(seed)
+    bench.to_hold()
+    bench.model.inject(faults.parse(name))
+    bench.run(5.0)
+    assert (bench.phase, bench.level) == ("live", LEVEL), bench.reason
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("name", [name for name, spec in faults.FAULTS.items() if spec.answer is not None])
 def test_a_fault_meets_its_stop_in_time(name: str, seed: int) -> None:
     bench = MockBench(seed)
     bench.to_hold()
     answer = faults.FAULTS[name].answer
+    assert answer is not None
     from_ns = bench.model.inject(faults.parse(SUDDEN.get(name, name)))
     if name in SHOWS_WHEN_MOVING:
         bench.run(1.0)
@@ -70,6 +81,16 @@ def test_a_fault_meets_its_stop_in_time(name: str, seed: int) -> None:
     since = [record for record in bench.records if record.t_ns >= from_ns]
     assert time_to_zero(since, from_ns) <= BOUND_S[answer]
     assert bench.level == 0
+
+
+@pytest.mark.parametrize("hz", [3.0, 6.0, 10.0, 20.0, 45.0])
+def test_a_loose_lead_is_cut_however_fast_it_chatters(hz: float) -> None:
+    bench = MockBench(1)
+    bench.to_hold()
+    from_ns = bench.model.inject(faults.parse(f"chatter:hz={hz}"))
+    bench.run(1.0, until="latched")
+    bench.run(0.5)
+    assert time_to_zero([record for record in bench.records if record.t_ns >= from_ns], from_ns) <= 0.40
 
 
 def test_an_undisturbed_gate_meets_no_stop_and_its_dose_is_that_of_the_meter() -> None:

@@ -28,8 +28,8 @@ def test_every_fault_says_what_it_does_and_which_hazard_it_plays() -> None:
     for name, spec in FAULTS.items():
         assert spec.name == name
         assert spec.effect
-        assert spec.row in {"F32", "F33", "F34", "F35", "F36", "F37", "F38", "F39", "F40", "F41"}
-        assert spec.answer in (StopClass.S0_CUT, StopClass.S1_ABORT_RAMP)
+        assert spec.row in {"F16", "F32", "F33", "F34", "F35", "F36", "F37", "F38", "F39", "F40", "F41"}
+        assert spec.answer in (StopClass.S0_CUT, StopClass.S1_ABORT_RAMP, None)
         assert all(p.low <= p.default <= p.high and p.unit for p in spec.parameters)
     assert {spec.row for spec in FAULTS.values()} >= {f"F{number}" for number in range(32, 41)}
 
@@ -91,7 +91,7 @@ def test_a_fault_begins_at_its_moment_and_ends_when_cleared() -> None:
     ("fault", "expected_ua"),
     [
         ("over_current", LEVEL + 400), ("over_current:extra_ua=150", LEVEL + 150), ("gain_x2", 2 * LEVEL),
-        ("wrong_polarity", -LEVEL), ("gain_x2:gain=0", 0),
+        ("wrong_polarity", -LEVEL), ("gain_x2:gain=0", 0), ("offset", LEVEL + 200), ("offset:offset_ua=-100", LEVEL - 100),
     ],
 )  # fmt: skip
 def test_wrong_output_is_seen_by_meter_and_device(fault: str, expected_ua: float) -> None:
@@ -165,6 +165,28 @@ def test_a_bridge_lowers_the_impedance_slowly() -> None:
     assert 440 <= late.impedance_ohm <= 1000
 
 
+def test_a_low_supply_lets_less_flow_and_the_measurement_shows_it() -> None:
+    bench, last = steady("low_supply")
+    assert 0.0 < bench.model.current_ua < LEVEL - 60
+    assert last.measured_ua == pytest.approx(bench.model.current_ua, abs=8)
+    assert bench.model.voltage_v == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_loose_lead_opens_half_of_the_time() -> None:
+    bench, _ = steady("chatter:hz=5", 20)
+    since = bench.now
+    bench.hold(LEVEL, 2000)
+    low = sum(1 for record in bench.records if record.t_ns > since and record.current_ua < LEVEL / 2)
+    assert 800 <= low <= 1200
+
+
+def test_a_moving_head_swings_the_impedance_and_leaves_the_current_alone() -> None:
+    bench, _ = steady("motion", 20)
+    ohms = [one.impedance_ohm for one in bench.hold(LEVEL, 2000) if one.impedance_ohm is not None]
+    assert max(ohms) > 1.4 * min(ohms)
+    assert bench.model.current_ua == pytest.approx(LEVEL, abs=10)
+
+
 # ---- sensors, replies, line
 
 
@@ -176,7 +198,10 @@ def test_a_stuck_sensor_hides_what_happens() -> None:
     assert abs(bench.model.current_ua) <= 10.0
 
 
-@pytest.mark.parametrize(("fault", "words"), [("wrong_ack", "wrong acknowledgement"), ("garbage", "damaged")])
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [("wrong_ack", "wrong acknowledgement"), ("garbage", "damaged"), ("truncated", "damaged"), ("bit_flip", "damaged")],
+)
 def test_false_replies_are_a_protocol_error_within_200_ms(fault: str, words: str) -> None:
     bench = Bench()
     bench.at(LEVEL)
