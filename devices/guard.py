@@ -143,11 +143,12 @@ def _tick(params: Params, state: State, t_ns: int, _event: Tick) -> Result:
 def _flow(params: Params, state: State, t_ns: int) -> int:
     """Current to count (uA): the larger of commanded and measured, rounded up.
 
-    At level 0 a device measures impedances with up to 10 uA; only what is clearly more counts as flowing.
+    At level 0 a device measures impedances with up to 10 uA; only what is clearly more counts as flowing. During an abort
+    that nobody has answered yet the level from which it began is assumed to go on.
     """
     readback = state.readback
     if readback is None or readback.measured_ua is None or not fresh(params, state, t_ns):
-        return state.level_ua
+        return state.from_ua if state.blind and state.phase is Phase.ABORTING else state.level_ua
     measured_ua = abs(readback.measured_ua)
     if state.level_ua or measured_ua > params.idle_tolerance_ua:
         return max(state.level_ua, math.ceil(min(measured_ua, MAX_COUNTED_UA)))
@@ -311,7 +312,7 @@ def _drive(params: Params, state: State, told_ua: int, zero: bool, slow: bool, a
         phase is Phase.ABORTING
         and params.device_ramp
         and state.readback is not None
-        and state.readback.state in (DeviceState.ARMED, DeviceState.ACTIVE)
+        and state.readback.state in (DeviceState.ARMED, DeviceState.ACTIVE, DeviceState.UNCERTAIN)
     ):
         actions.append(DeviceStop(StopClass.S1_ABORT_RAMP))
     else:
@@ -362,10 +363,21 @@ def _readback(params: Params, state: State, t_ns: int, readback: Readback) -> Re
 
 
 def _device_failure(params: Params, state: State, t_ns: int, event: DeviceFailure) -> Result:
+    if event.kind == "uncertain":
+        return _uncertain(params, state, t_ns, event)
     if event.kind == "refused" and state.level_ua == 0 and state.phase in (Phase.ARMED, Phase.LIVE):
         state, actions = stop(params, state, t_ns, StopClass.S2_SESSION_RAMP, f"the device refused: {event.what}"[:500])
         return state, [*actions, Send(link.Refused(seq=state.last_seq, reason=state.reason))]
     return latch(state, t_ns, f"device {event.kind}: {event.what}"[:500])
+
+
+def _uncertain(params: Params, state: State, t_ns: int, event: DeviceFailure) -> Result:
+    """A reply is overdue: the larger current is assumed, and nothing but stops goes out until the device answers."""
+    if state.phase in (Phase.LIVE, Phase.ENDING) and state.level_ua:
+        return _silenced(params, state, t_ns, event.what)
+    if state.phase in (Phase.ARMED, Phase.LIVE):
+        return stop(params, state, t_ns, StopClass.S2_SESSION_RAMP, f"the device is silent: {event.what}"[:500])
+    return replace(state, blind=state.blind or state.phase is Phase.ABORTING), []
 
 
 # ---- ends of the link and of the process

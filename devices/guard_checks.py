@@ -42,6 +42,8 @@ def judge(params: Params, state: State, t_ns: int, readback: Readback) -> Verdic
     under_current = state.level_ua > 0 and state.phase in (Phase.LIVE, Phase.ENDING)
     if under_current and readback.state in (DeviceState.IDLE, DeviceState.RAMPING_DOWN):
         return Verdict(StopClass.S1_ABORT_RAMP, f"the device left the session by itself ({readback.state.name})")
+    if under_current and readback.state is DeviceState.UNCERTAIN:
+        return Verdict(StopClass.S1_ABORT_RAMP, "the device has not answered for all that it was told")
 
     off = _off(params, state, t_ns, readback)
     off_ns, off_seen_ns = _spell(params, state.off_ns, state.off_seen_ns, t_ns, off)

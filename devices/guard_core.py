@@ -46,12 +46,18 @@ from devices.stimulator import (
     DeviceError,
     DeviceLostError,
     DeviceRefusedError,
+    DeviceUncertainError,
     Stimulator,
     StopClass,
 )
 
 MAX_HASTY: Final = 2
 _TICK: Final = Tick()
+_KINDS: Final[dict[type[DeviceError], str]] = {
+    DeviceRefusedError: "refused",
+    DeviceLostError: "lost",
+    DeviceUncertainError: "uncertain",
+}
 
 
 class DoseBookError(Exception):
@@ -302,7 +308,7 @@ class GuardCore:
 
 
 def _failure(error: DeviceError) -> DeviceFailure:
-    kind = "refused" if isinstance(error, DeviceRefusedError) else "lost" if isinstance(error, DeviceLostError) else "protocol"
+    kind = next((kind for cls, kind in _KINDS.items() if isinstance(error, cls)), "protocol")
     return DeviceFailure(kind, str(error)[:300])
 
 

@@ -182,7 +182,7 @@ class Terminate(msgspec.Struct, frozen=True):
 
 
 class DeviceFailure(msgspec.Struct, frozen=True):
-    """The driver raised. `kind` is ``lost``, ``protocol`` or ``refused``."""
+    """The driver raised. `kind` is ``lost``, ``protocol``, ``refused`` or ``uncertain`` (a reply is overdue)."""
 
     kind: str
     what: str
@@ -367,6 +367,8 @@ def zero_confirmed(params: Params, state: State, t_ns: int) -> bool:
     """Whether a fresh read-back, taken after the level became 0, shows zero current."""
     readback = state.readback
     if state.level_ua or readback is None or t_ns - state.heard_ns > params.stale_ns:
+        return False
+    if readback.state is DeviceState.UNCERTAIN:
         return False
     if state.heard_ns - state.zero_ns < params.lag_ns or readback.commanded_ua != 0:
         return False

@@ -7,6 +7,7 @@ from typing import Final
 
 from devices import refproto
 from devices.driver import Driver, NoOptions, serial_path
+from devices.outstanding import Outstanding
 from devices.refframe import VERSION, Decoder, Frame
 from devices.refproto import MAX_LEASE_MS, AckResult, FrameError, HostMessage
 from devices.stimulator import (
@@ -17,11 +18,12 @@ from devices.stimulator import (
     DeviceProtocolError,
     DeviceRefusedError,
     DeviceState,
+    DeviceUncertainError,
     Identity,
     Readback,
     StopClass,
 )
-from devices.units import NS_PER_S
+from devices.units import NS_PER_MS, NS_PER_S
 from devices.wires import InProcessWire, SerialWire, Wire
 
 __all__ = ["CAPABILITIES", "DRIVER", "InProcessWire", "ReferenceStimulator", "SerialWire", "Wire"]
@@ -31,6 +33,8 @@ ASK_EVERY_S: Final = 0.3
 MAX_WAITING_FRAMES: Final = 32
 MAX_ASKED: Final = 256
 MAX_READS: Final = 16
+# Line, device and one report take 60 ms; what is not acknowledged after this may have been taken or lost.
+REPLY_BUDGET_NS: Final = 200 * NS_PER_MS
 
 # One bit error a second is what a serial line may do; more is a fault of the line or of the device.
 BURST_WINDOW_NS: Final = NS_PER_S
@@ -53,6 +57,8 @@ CAPABILITIES: Final = Capabilities(
 
 _OVERTAKING: Final = (refproto.Stop, refproto.Disarm)
 _PERISHABLE: Final = (refproto.SetLevel, refproto.Heartbeat)
+
+_HOLDING: Final = (DeviceState.ARMED, DeviceState.ACTIVE)
 
 _REFUSALS: Final = {
     AckResult.NOT_ARMED: "it is not armed",
@@ -90,8 +96,7 @@ class ReferenceStimulator:
         self._partial = b""
         self._waiting: deque[tuple[bytes, HostMessage]] = deque()
         self._asked: dict[int, str] = {}
-        self._confirmed_ua = 0
-        self._sent_ua: deque[tuple[int, int]] = deque()
+        self._owed = Outstanding(REPLY_BUDGET_NS, self._last_seq)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -101,7 +106,7 @@ class ReferenceStimulator:
     @property
     def assumed_ua(self) -> int:
         """Largest magnitude that may flow: the device's set point as reported last, or any sent since and not reported."""
-        return max(self._confirmed_ua, *(level_ua for _, level_ua in self._sent_ua), 0)
+        return self._owed.assumed_ua
 
     @property
     def last_seq(self) -> int:
@@ -146,6 +151,8 @@ class ReferenceStimulator:
         ------
         DeviceRefusedError
             If a limit is below 1 or above the device's own. The device's own refusal comes from `poll`.
+        DeviceUncertainError
+            If a reply is overdue.
         DeviceLostError
             If the line is closed, broken, or takes no more bytes.
         """
@@ -159,6 +166,8 @@ class ReferenceStimulator:
                 f"{self._wire.name}: a greatest slew of {max_slew_ua_s} uA/s is outside "
                 f"1 .. {refproto.MAX_SLEW_UA_S} uA/s"
             )
+        self._require_open()
+        self._require_certain("arm")
         self._command(refproto.Arm(max_level_ua, max_slew_ua_s))
 
     def disarm(self) -> None:
@@ -179,6 +188,8 @@ class ReferenceStimulator:
         ------
         DeviceRefusedError
             If a number is out of range. The device's own refusal comes from `poll`.
+        DeviceUncertainError
+            If a reply is overdue; but a level nearer to zero than all that may flow is still sent.
         DeviceLostError
             If the line is closed, broken, or takes no more bytes.
         """
@@ -190,8 +201,10 @@ class ReferenceStimulator:
             raise DeviceRefusedError(
                 f"{self._wire.name}: a lease of {lease_ms} ms is outside 1 .. {MAX_LEASE_MS} ms"
             )
+        self._require_open()
+        if level_ua and abs(level_ua) >= self.assumed_ua:
+            self._require_certain("set a level")
         self._command(refproto.SetLevel(level_ua, lease_ms))
-        self._sent_ua.append((self._last_seq, abs(level_ua)))
 
     def heartbeat(self) -> None:
         """Tell the device that the host lives, without renewing any lease. Raises DeviceLostError."""
@@ -220,6 +233,9 @@ class ReferenceStimulator:
         DeviceProtocolError
             If the device acknowledged a frame never sent, sent a value that is not defined, or more damage
             came within a second than a line causes by itself.
+        DeviceUncertainError
+            Once, where the device has acknowledged nothing of what was sent `REPLY_BUDGET_NS` ago. Until it has
+            acknowledged everything its reports then carry the state UNCERTAIN.
         DeviceRefusedError
             If the device refused a command; but not where a set point came after the device had stopped by
             itself: that its state and fault tell.
@@ -241,6 +257,11 @@ class ReferenceStimulator:
                 except DeviceError as error:
                     trouble = _worse(trouble, error)
         trouble = _worse(trouble, self._judge_damage(t_ns))
+        if self._owed.overdue(t_ns) and trouble is None:
+            trouble = DeviceUncertainError(
+                f"{self._wire.name} has acknowledged nothing for {self._owed.budget_ms} ms: up to "
+                f"{self.assumed_ua} uA may flow; check cable and device"
+            )
         if trouble is not None:
             raise trouble
         readbacks, self._readbacks = self._readbacks, []
@@ -288,6 +309,13 @@ class ReferenceStimulator:
         if self._identity is None:
             raise DeviceLostError(f"{self._wire.name} is not open")
 
+    def _require_certain(self, verb: str) -> None:
+        if self._owed.uncertain:
+            raise DeviceUncertainError(
+                f"{self._wire.name}: cannot {verb}: a reply is overdue and up to {self.assumed_ua} uA may flow; "
+                "only stops are sent until it answers"
+            )
+
     def _command(self, message: HostMessage) -> None:
         self._require_open()
         self._send(message)
@@ -303,6 +331,7 @@ class ReferenceStimulator:
                 f"{self._wire.name} takes no more bytes: {MAX_WAITING_FRAMES} frames wait; check the cable"
             )
         self._last_seq += 1
+        self._owed.sent(self._last_seq, message.level_ua if isinstance(message, refproto.SetLevel) else None)
         self._asked[self._last_seq] = type(message).__name__
         if len(self._asked) > MAX_ASKED:
             del self._asked[next(iter(self._asked))]
@@ -332,6 +361,7 @@ class ReferenceStimulator:
         if frame.seq <= self._device_seq:
             return
         self._device_seq = frame.seq
+        self._owed.answered(message.ack_seq)
         if message.ack_seq > self._last_seq:
             raise DeviceProtocolError(
                 f"{self._wire.name}: wrong acknowledgement, of frame {message.ack_seq}; "
@@ -348,17 +378,9 @@ class ReferenceStimulator:
                     )
             case refproto.Report():
                 self._boot_count = message.boot_count
-                self._confirm(message)
-                self._readbacks.append(_readback(message, t_ns))
-
-    def _confirm(self, report: refproto.Report) -> None:
-        self._confirmed_ua = abs(report.set_ua)
-        # The newest level taken is where the set point is going: it counts until the set point is there.
-        while len(self._sent_ua) > 1 and self._sent_ua[1][0] <= report.ack_seq:
-            self._sent_ua.popleft()
-        ended = report.state in (DeviceState.IDLE, DeviceState.FAULT, DeviceState.RAMPING_DOWN)
-        if ended and self._sent_ua and self._sent_ua[0][0] <= report.ack_seq:
-            self._sent_ua.popleft()
+                self._owed.confirmed(message.ack_seq, message.set_ua, holds=message.state in _HOLDING)
+                state = DeviceState.UNCERTAIN if self._owed.uncertain else message.state
+                self._readbacks.append(_readback(message, state, t_ns))
 
     def _judge_damage(self, t_ns: int) -> DeviceProtocolError | None:
         seen = (self._decoder.corrupt, self._decoder.skipped)
@@ -407,10 +429,10 @@ def _identity_reply(frame: Frame) -> refproto.IdentityReply | None:
     return message if isinstance(message, refproto.IdentityReply) else None
 
 
-def _readback(report: refproto.Report, t_ns: int) -> Readback:
+def _readback(report: refproto.Report, state: DeviceState, t_ns: int) -> Readback:
     return Readback(
         t_ns=t_ns,
-        state=report.state,
+        state=state,
         commanded_ua=report.set_ua,
         measured_ua=report.measured_ua,
         voltage_mv=report.voltage_mv,

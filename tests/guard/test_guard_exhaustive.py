@@ -108,6 +108,7 @@ def _readbacks(state: State) -> Iterator[tuple[str, Readback]]:
     yield "readback: infinite", replace(good, measured_ua=float("inf"))
     yield "readback: impedance", replace(good, impedance_ohm=30.0)
     yield "readback: idle", replace(good, state=DeviceState.IDLE, commanded_ua=0, measured_ua=0.0)
+    yield "readback: uncertain", replace(good, state=DeviceState.UNCERTAIN)
     yield "readback: fault", replace(good, fault="broken", commanded_ua=0, measured_ua=0.0)
     yield "readback: restarted", replace(good, boot_count=2)
 
@@ -142,6 +143,7 @@ def _inputs(state: State) -> Iterator[tuple[str, int, Input]]:
     yield "garbage", 0, Garbage("")
     yield "device refused", 0, DeviceFailure("refused", "")
     yield "device lost", 0, DeviceFailure("lost", "")
+    yield "device uncertain", 0, DeviceFailure("uncertain", "")
 
 
 def _since(value: int, now: int, most: int) -> int:
@@ -209,10 +211,11 @@ def _canonical_readback(state: State) -> Readback | None:
         return readback
     zeroing = state.phase is Phase.ZEROING
     flows = abs(readback.measured_ua or 0.0) > PARAMS.idle_tolerance_ua
+    uncertain = readback.state is DeviceState.UNCERTAIN
     follows = readback.state in (DeviceState.ARMED, DeviceState.ACTIVE) and state.phase is Phase.ABORTING
     return replace(
         readback,
-        state=DeviceState.ACTIVE if follows else DeviceState.IDLE,
+        state=DeviceState.UNCERTAIN if uncertain else DeviceState.ACTIVE if follows else DeviceState.IDLE,
         impedance_ohm=readback.impedance_ohm if zeroing else None,
         fault=readback.fault if zeroing else "",
         measured_ua=30.0 if flows else 0.0,

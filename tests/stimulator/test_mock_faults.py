@@ -7,7 +7,7 @@ from stimulator_bench import Bench
 
 from devices.mock.faults import FAULTS, FaultError, injection, lookup, parse
 from devices.mock.meter import time_to_zero
-from devices.stimulator import DeviceProtocolError, DeviceState, Readback, StopClass
+from devices.stimulator import DeviceProtocolError, DeviceState, DeviceUncertainError, Readback, StopClass
 from devices.units import NS_PER_MS
 
 LEVEL = 200
@@ -214,10 +214,10 @@ def test_false_replies_are_a_protocol_error_within_200_ms(fault: str, words: str
 def test_slow_replies_acknowledge_late() -> None:
     bench = Bench()
     bench.at(LEVEL)
-    bench.inject("slow_replies:delay_ms=300")
-    assert len(bench.hold(LEVEL, 290)) <= 1
+    bench.inject("slow_replies:delay_ms=150")
+    assert len(bench.hold(LEVEL, 140)) <= 1
     last = bench.hold(LEVEL, 300)[-1]
-    assert 29 <= bench.driver.last_seq - last.ack_seq <= 34
+    assert 14 <= bench.driver.last_seq - last.ack_seq <= 19
 
 
 @pytest.mark.parametrize("fault", ["lost_replies", "half_open"])
@@ -232,13 +232,19 @@ def test_lost_replies_leave_the_device_working_and_half_open_does_not() -> None:
     alive = Bench()
     alive.at(LEVEL)
     alive.inject("lost_replies")
-    alive.hold(LEVEL, 400)
+    alive.hold(LEVEL, 200)
+    with pytest.raises(DeviceUncertainError, match="up to 200 uA may flow"):
+        alive.hold(LEVEL, 50)
+    alive.run(150, alive.driver.heartbeat)
     assert alive.model.current_ua == pytest.approx(LEVEL, abs=10)
     dead = Bench()
     dead.at(LEVEL)
     start = dead.inject("half_open")
-    dead.hold(LEVEL, 400)
+    dead.hold(LEVEL, 200)
+    dead.pass_time(200)
     assert time_to_zero(dead.records, start) <= 0.26
+    with pytest.raises(DeviceUncertainError):
+        dead.run(10)
     dead.model.clear("half_open")
     assert dead.run(100)[-1].fault == "host_timeout"
 
