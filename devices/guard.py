@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from devices import guard_requests as requests
 from devices import link
 from devices.guard_checks import abort_level, judge
+from devices.guard_plan import gate_cost, planned_ua
 from devices.guard_state import (
     GARBAGE_ALLOWED,
     MAX_COUNTED_UA,
@@ -33,6 +34,7 @@ from devices.guard_state import (
     Leaving,
     Params,
     Phase,
+    RunGate,
     Send,
     SetLevel,
     Settle,
@@ -44,7 +46,7 @@ from devices.guard_state import (
     zero_confirmed,
 )
 from devices.guard_stops import latch, stop
-from devices.stimulator import DeviceState, Readback, StopClass
+from devices.stimulator import DeviceState, GatePlan, Readback, StopClass
 from devices.units import NS_PER_MS, NS_PER_S
 
 _UA: Final = 1000 * NS_PER_S
@@ -197,7 +199,28 @@ def _live(params: Params, state: State, t_ns: int, dt_ns: int) -> Result:
         return _silenced(params, state, t_ns, silent)
     if silent:
         return replace(state, target_ua=0), []
+    if params.plan is not None:
+        return _follow(params, params.plan, state, t_ns)
     moved = _move(state, t_ns, dt_ns, state.target_ua, params.slew_na_s)
+    if _used_up(params, moved):
+        return stop(params, state, t_ns, StopClass.S2_SESSION_RAMP, "the reserved dose is used up")
+    return moved, []
+
+
+def _follow(params: Params, plan: GatePlan, state: State, t_ns: int) -> Result:
+    """A device that takes whole gates: send one, then know where it must be; the engine's leases say whether it goes on."""
+    if state.run_ns == NEVER:
+        charge_fc, needed_ns = gate_cost(plan)
+        if charge_fc > state.reserved_uc * NS_PER_S or needed_ns > state.reserved_ms * NS_PER_MS:
+            why = link.Refused(seq=state.last_seq, reason="dose: the reservation does not cover the gate as a whole")
+            return replace(state, target_ua=0), [Send(why)]
+        return replace(state, run_ns=t_ns, rise_ns=t_ns, level_ua=1, flowed=True), [RunGate(plan)]
+    level_ua = planned_ua(plan, t_ns - state.run_ns)
+    if level_ua == 0:
+        return replace(state, run_ns=NEVER, level_ua=0, target_ua=0, zero_ns=t_ns), []
+    if level_ua > state.target_ua + params.plan_slack_ua:
+        return stop(params, state, t_ns, StopClass.S2_SESSION_RAMP, "less is wanted than the gate that runs will give")
+    moved = replace(state, level_ua=level_ua)
     if _used_up(params, moved):
         return stop(params, state, t_ns, StopClass.S2_SESSION_RAMP, "the reserved dose is used up")
     return moved, []
@@ -299,7 +322,8 @@ def _settle(state: State) -> Result:
 def _drive(params: Params, state: State, told_ua: int, zero: bool, slow: bool, actions: list[Action]) -> None:
     """Append what the device must be told in this tick: a level while there is one, else a sign of life."""
     phase = state.phase
-    if phase is Phase.LIVE or phase is Phase.ENDING or (phase is Phase.ABORTING and not params.device_ramp):
+    by_levels = params.plan is None
+    if by_levels and (phase is Phase.LIVE or phase is Phase.ENDING or (phase is Phase.ABORTING and not params.device_ramp)):
         stands = state.readback is not None and state.readback.commanded_ua != 0
         if state.level_ua or told_ua or stands:
             actions.append(SetLevel(params.sign * state.level_ua))
@@ -309,12 +333,12 @@ def _drive(params: Params, state: State, told_ua: int, zero: bool, slow: bool, a
     if phase is Phase.LATCHED and not zero:
         actions.append(DeviceStop(StopClass.S0_CUT))
     elif (
-        phase is Phase.ABORTING
+        (phase is Phase.ABORTING or (phase is Phase.ENDING and not by_levels))
         and params.device_ramp
         and state.readback is not None
         and state.readback.state in (DeviceState.ARMED, DeviceState.ACTIVE, DeviceState.UNCERTAIN)
     ):
-        actions.append(DeviceStop(StopClass.S1_ABORT_RAMP))
+        actions.append(DeviceStop(StopClass.S1_ABORT_RAMP if phase is Phase.ABORTING else StopClass.S2_SESSION_RAMP))
     else:
         actions.append(Heartbeat())
 

@@ -40,7 +40,8 @@ def judge(params: Params, state: State, t_ns: int, readback: Readback) -> Verdic
     if at_once:
         return Verdict(StopClass.S0_CUT, at_once)
     under_current = state.level_ua > 0 and state.phase in (Phase.LIVE, Phase.ENDING)
-    if under_current and readback.state in (DeviceState.IDLE, DeviceState.RAMPING_DOWN):
+    told = state.phase is Phase.ENDING and params.plan is not None
+    if under_current and not told and readback.state in (DeviceState.IDLE, DeviceState.RAMPING_DOWN):
         return Verdict(StopClass.S1_ABORT_RAMP, f"the device left the session by itself ({readback.state.name})")
     if under_current and readback.state is DeviceState.UNCERTAIN:
         return Verdict(StopClass.S1_ABORT_RAMP, "the device has not answered for all that it was told")
@@ -98,9 +99,12 @@ def _off(params: Params, state: State, t_ns: int, readback: Readback) -> str:
     """How set point or current differ from what was commanded (I11); empty within the tolerance.
 
     Ordinary slew moves the level by less than the tolerance within the device's lag. During S1 it does not, so anything
-    between zero and the ramp as it was one lag ago is right.
+    between zero and the ramp as it was one lag ago is right. A device that ends a whole gate does so in its own way.
     """
-    if state.phase is Phase.ABORTING:
+    if state.phase is Phase.ENDING and params.plan is not None:
+        least, most = 0, state.from_ua
+        tolerance = max(params.tolerance_ua, most // 10)
+    elif state.phase is Phase.ABORTING:
         least, most = 0, state.from_ua if state.blind else abort_level(params, state, t_ns - params.lag_ns)
         tolerance = max(params.tolerance_ua, most // 10)
     else:

@@ -6,7 +6,7 @@ The guard process drives it on the system's clock, simulation and replay on a vi
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from devices import link
 from devices.guard import step
@@ -29,6 +29,7 @@ from devices.guard_state import (
     Params,
     Phase,
     ResetDevice,
+    RunGate,
     Send,
     SetLevel,
     Settle,
@@ -47,6 +48,7 @@ from devices.stimulator import (
     DeviceLostError,
     DeviceRefusedError,
     DeviceUncertainError,
+    GateStimulator,
     Stimulator,
     StopClass,
 )
@@ -284,6 +286,8 @@ class GuardCore:
         match action:
             case SetLevel():
                 device.set_level(action.level_ua, LEASE_MS)
+            case RunGate():
+                cast("GateStimulator", device).run_gate(action.plan)
             case Send():
                 out.append(action.message)
             case Heartbeat():

@@ -11,7 +11,7 @@ import msgspec
 
 from devices import limits, link
 from devices.settings import Settings
-from devices.stimulator import Capabilities, DeviceState, Identity, Readback, StopClass
+from devices.stimulator import Capabilities, DeviceState, GatePlan, Identity, Readback, StopClass
 from devices.units import NS_PER_MS, NS_PER_S
 
 ZERO_UA: Final = 10
@@ -81,6 +81,10 @@ class Params(msgspec.Struct, frozen=True, kw_only=True):
     short_below_ohm: float
     device_ramp: bool
     measures_current: bool
+    plan: GatePlan | None = None
+    """The gate to send as a whole, where the device takes no single levels."""
+    plan_slack_ua: int = 50
+    """By how much the plan may lie above what the engine asks: its ramps are raised cosines, the plan's are straight."""
     forbidden: str
     """Why this device must not be armed in this session; empty where it may."""
     arm_secret: bytes
@@ -123,6 +127,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """When the present phase began; for `armed`, when its 60 s began."""
     from_ua: int = 0
     """Level when the present stop began."""
+    run_ns: int = NEVER
+    """When the gate that runs began, where the device takes whole gates."""
     zero_ns: int = NEVER
     rise_ns: int = NEVER
     """When the level last became 0, and when it last left 0."""
@@ -221,6 +227,12 @@ class SetLevel(msgspec.Struct, frozen=True):
     level_ua: int
 
 
+class RunGate(msgspec.Struct, frozen=True):
+    """Send the device one gate as a whole."""
+
+    plan: GatePlan
+
+
 class Heartbeat(msgspec.Struct, frozen=True):
     """Tell the device that the guard lives."""
 
@@ -277,7 +289,10 @@ class Exit(msgspec.Struct, frozen=True):
     code: ExitCode
 
 
-Action = SetLevel | Heartbeat | DeviceStop | ArmDevice | DisarmDevice | ResetDevice | Book | Settle | Send | Announce | Exit
+Action = (
+    SetLevel | RunGate | Heartbeat | DeviceStop | ArmDevice | DisarmDevice | ResetDevice
+    | Book | Settle | Send | Announce | Exit
+)  # fmt: skip
 
 
 def arm_code(params: Params, state: State) -> str:
@@ -296,7 +311,25 @@ def _forbidden(settings: Settings, capabilities: Capabilities, identity: Identit
         return f"{identity.model} has neither a lease nor a watchdog: a dead guard would leave current on"
     if capabilities.unipolar and settings.stimulation.polarity == "cathodal":
         return f"{identity.model} is unipolar and stimulation.polarity is cathodal"
+    return _unfit(settings, capabilities, identity) if capabilities.whole_gate else ""
+
+
+def _unfit(settings: Settings, capabilities: Capabilities, identity: Identity) -> str:
+    """Why the configured gate is none that the device takes as a whole; empty where it is."""
+    stim, least, most = settings.stimulation, capabilities.min_transition_s, capabilities.max_transition_s
+    if not capabilities.device_ramp:
+        return f"{identity.model} takes whole gates, but cannot end one by a ramp of its own"
+    if stim.ramp_s < least or (most is not None and stim.ramp_s > most):
+        return f"stimulation.ramp_s is {stim.ramp_s:g}; {identity.model} ramps in {least:g} to {most or 60.0:g} s"
+    if capabilities.max_hold_s is not None and stim.hold_s > capabilities.max_hold_s:
+        return f"stimulation.hold_s is {stim.hold_s:g}; {identity.model} holds for at most {capabilities.max_hold_s:g} s"
     return ""
+
+
+def _plan(settings: Settings, sign: int) -> GatePlan:
+    stim = settings.stimulation
+    ramp_ms = round(stim.ramp_s * 1000.0)
+    return GatePlan(level_ua=sign * stim.level_ua, rise_ms=ramp_ms, hold_ms=round(stim.hold_s * 1000.0), fall_ms=ramp_ms)
 
 
 def make_params(
@@ -331,8 +364,11 @@ def make_params(
     slew_na_s = math.floor(merged.slew_ua_s.value * 1000.0)
     slope_ua_s = limits.ramp_peak_slope_ua_s(settings.stimulation.level_ua, settings.stimulation.ramp_s)
     round_trip_s = 2.0 * capabilities.command_latency_s + capabilities.readback_interval_s
+    sign = -1 if settings.stimulation.polarity == "cathodal" else 1
     return Params(
-        sign=-1 if settings.stimulation.polarity == "cathodal" else 1,
+        sign=sign,
+        plan=_plan(settings, sign) if capabilities.whole_gate else None,
+        plan_slack_ua=max(50, level // 5),
         max_level_ua=level,
         over_current_ua=level + max(50, level // 20),
         slew_na_s=slew_na_s,

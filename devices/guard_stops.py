@@ -21,6 +21,7 @@ def latch(state: State, t_ns: int, reason: str) -> tuple[State, list[Action]]:
         target_ua=0,
         credit=0,
         lease_ns=NEVER,
+        run_ns=NEVER,
         from_ua=state.level_ua,
         phase_ns=t_ns,
         zero_ns=t_ns,
@@ -46,7 +47,8 @@ def stop(params: Params, state: State, t_ns: int, stop_class: StopClass, reason:
     actions: list[Action]
     if state.level_ua or state.phase is Phase.ENDING:
         phase = Phase.ABORTING if abort else Phase.ENDING
-        actions = [DeviceStop(stop_class)] if abort and params.device_ramp else []
+        by_device = params.device_ramp if abort else params.plan is not None
+        actions = [DeviceStop(stop_class)] if by_device else []
     else:
         phase = Phase.STOPPED if abort else Phase.SAFE
         actions = [DisarmDevice()]
@@ -58,6 +60,7 @@ def stop(params: Params, state: State, t_ns: int, stop_class: StopClass, reason:
         target_ua=0,
         credit=0,
         lease_ns=NEVER,
+        run_ns=NEVER,
         from_ua=state.level_ua,
         phase_ns=t_ns,
         off_ns=NEVER,

@@ -44,6 +44,7 @@ NIC_PORT: Final = 1235
 HELLO_TRIES: Final = 25
 CONSENT_TRIES: Final = 20
 TRY_EVERY_S: Final = 1.0
+FIRST_TRY_S: Final = 0.2
 ASK_EVERY_MS: Final = 100
 PEAK_MAX_LEVEL_UA: Final = 1000
 MAX_HOLD_MS: Final = 10_000
@@ -51,6 +52,7 @@ ABORT_AGAIN_MS: Final = 500
 ABORT_DEAF_MS: Final = 2000
 START_BUDGET_MS: Final = 5000
 CUT_MS: Final = 100
+CLOSE_BUDGET_MS: Final = 2000
 ABORT_SLEW_UA_MS: Final = 2.0
 MAX_DEVICE_SLEW_UA_S: Final = 200
 # How late the device may follow: radio and program.
@@ -120,7 +122,7 @@ def capabilities(mode: str, options: Nic2Options) -> Capabilities:
         readback_interval_s=0.25,
         max_transition_s=codec.MAX_TIME_MS / 1000.0,
         whole_gate=mode in longest_s,
-        max_hold_s=MAX_HOLD_MS / 1000.0 if mode == "peak" else None,
+        max_hold_s={"peak": MAX_HOLD_MS / 1000.0, "timed": options.protocol_s}.get(mode),
         caveat=_UNPROVEN[mode],
     )
 
@@ -159,7 +161,7 @@ class Nic2Stimulator:
         self._begin_session()
 
     def _begin_session(self) -> None:
-        self._line = Conversation(self._wire, self._table)
+        self._line = Conversation(self._wire, self._table, self._options.channels)
         self._now_ns = 0
         self._main: Status | None = None
         self._asked_ns = -NS_PER_S
@@ -249,7 +251,7 @@ class Nic2Stimulator:
         return identity
 
     def _hello(self) -> None:
-        for _ in range(HELLO_TRIES):
+        for i in range(HELLO_TRIES):
             status = self._reply(Op.VERSION, self._table.version)
             if status in (Status.IDLE, Status.REMOTE_CONTROL_ALLOWED):
                 return
@@ -257,7 +259,7 @@ class Nic2Stimulator:
                 raise DeviceNotFoundError(f"{self._wire.name}: NIC does not speak version {self._table.version}")
             if status is None:
                 raise DeviceNotFoundError(f"{self._wire.name} can be reached, but does not answer as NIC2 does")
-            self._wait(TRY_EVERY_S)
+            self._pause(min(TRY_EVERY_S, FIRST_TRY_S * 2.0**i))
         raise DeviceNotFoundError(f"{self._wire.name}: NIC does not get ready; is the Starstim switched on and connected?")
 
     def _consent(self) -> None:
@@ -267,7 +269,7 @@ class Nic2Stimulator:
                 raise DeviceRefusedError(f"{self._wire.name}: the operator rejected remote control in NIC")
             if status is Status.REMOTE_CONTROL_ALLOWED:
                 return
-            self._wait(TRY_EVERY_S)
+            self._pause(TRY_EVERY_S)
         raise DeviceRefusedError(
             f"{self._wire.name}: nobody allowed remote control in NIC within {CONSENT_TRIES} s; press Yes there, then try again"
         )
@@ -303,6 +305,13 @@ class Nic2Stimulator:
             self._wait(TRY_EVERY_S)
         answers, _ = self._line.pump(self._now_ns)
         return answers[0][1] if answers else None
+
+    def _pause(self, seconds: float) -> None:
+        """Let time pass; nothing has been asked, so what comes meanwhile is dropped."""
+        end_ns = self._now_ns + round(seconds * NS_PER_S)
+        while self._now_ns < end_ns:
+            self._wait((end_ns - self._now_ns) / NS_PER_S)
+            self._wire.read()
 
     def _wait(self, budget_s: float) -> None:
         left_s = self._wire.wait(budget_s)
@@ -393,17 +402,16 @@ class Nic2Stimulator:
             if level_ua:
                 raise DeviceRefusedError(f"{self._wire.name}: mode {self._mode} takes whole gates, no levels")
             return
-        now_ua = self._commanded()
-        if self._follow is not None and self._now_ns < self._follow.end_ns:
-            return  # the change before is under way; the next call goes on from where it ends
-        if level_ua == now_ua:
-            return
         if level_ua:
             limits = self._require_armed()
             if abs(level_ua) > limits[0]:
                 raise DeviceRefusedError(f"{self._wire.name}: {level_ua} uA; armed for at most {limits[0]} uA")
-        slew = self._armed[1] if self._armed is not None else 100
-        span_ms = math.ceil(abs(level_ua - now_ua) * 1000.0 / slew)
+        now_ua = self._commanded()
+        if level_ua == now_ua or self._aborting or (self._follow is not None and self._now_ns < self._follow.end_ns):
+            return  # the change before is under way; the next call goes on from where it ends
+        rises = self._armed is not None and (abs(level_ua) > abs(now_ua) or level_ua * now_ua < 0)
+        slew = self._armed[1] / 1000.0 if rises and self._armed is not None else ABORT_SLEW_UA_MS
+        span_ms = math.ceil(abs(level_ua - now_ua) / slew)
         self._change(level_ua, min(max(codec.MIN_TIME_MS, span_ms), codec.MAX_TIME_MS))
 
     def heartbeat(self) -> None:
@@ -476,17 +484,17 @@ class Nic2Stimulator:
         return readbacks
 
     def close(self) -> None:
-        """Zero, abort the protocol, let go of the connection. Idempotent, never raises."""
+        """Zero, wait at most 2 s for NIC to confirm the abort, let go of the connection. Idempotent, never raises."""
         if self._identity is not None:
+            self._identity = None
             try:
-                self._stop_preparing()
-                if self._changes_heard and self._may_flow:
-                    self._line.send(codec.change(self._table, Change(self._currents(0), CUT_MS)))
-                if self._main not in RESTING or self._gate is not None:
-                    self._line.send(codec.request(self._table, Op.ABORT_PROTOCOL))
+                self._cut()
+                end_ns = self._now_ns + CLOSE_BUDGET_MS * NS_PER_MS
+                while self._aborting and self._now_ns < end_ns:
+                    self._wait(ASK_EVERY_MS / 5000.0)
+                    self._work()
             except DeviceError:
                 pass  # the connection is gone: the peak or the protocol ends by itself, or somebody presses abort
-            self._identity = None
         self._wire.close()
 
     # ---- currents
@@ -558,8 +566,6 @@ class Nic2Stimulator:
         if self._abort_first_ns is None:
             self._abort_first_ns = now_ns
             self._fresh_after = self._round
-        elif now_ns - self._abort_first_ns > ABORT_DEAF_MS * NS_PER_MS:
-            self._fault = "NIC does not abort: press abort in NIC's window now, or switch the Starstim off"
 
     # ---- what goes on by itself
 
@@ -625,6 +631,8 @@ class Nic2Stimulator:
         elif self._abort_first_ns is not None:
             if main in RESTING:
                 self._over(by_nic=False)
+            elif self._now_ns - self._abort_first_ns > ABORT_DEAF_MS * NS_PER_MS:
+                self._fault = "NIC does not abort: press abort in NIC's window now, or switch the Starstim off"
         elif self._mode == "timed" and self._gate is not None and not self._gate.started:
             self._judge_start(main, phase)
         elif main is not Status.PROTOCOL_RUNNING and (self._gate is not None or (self._ready and self._mode != "timed")):

@@ -113,11 +113,12 @@ class Nic2Model:
         self._state = ElectrodeState()
         self._injections: list[tuple[int, Injection]] = []
         self._decoder = RequestDecoder(table)
-        self._inbox: deque[tuple[int, Request]] = deque()
+        self._inbox: deque[tuple[int, Request | None]] = deque()
         self._orders: deque[tuple[int, Request]] = deque()
         self._outbox: deque[tuple[int, bytes]] = deque()
         self._outbox_bytes = 0
         self._still = 0
+        self._leaving = 0
         day = NicProtocol(duration_ms=86_400_000)
         self.program = NicProgram(
             table,
@@ -139,12 +140,12 @@ class Nic2Model:
     # ---- what the host and the time base do
 
     def client_gone(self) -> None:
-        """The client's connection has ended."""
+        """The client's connection has ended; what it had said before is still carried out."""
         self._decoder = RequestDecoder(self._table)
-        self._inbox.clear()
         self._outbox.clear()
         self._outbox_bytes = 0
-        self.program.client_gone()
+        self._leaving += 1
+        self._inbox.append((self._inbox[-1][0] if self._inbox else self._k + 1, None))
 
     def receive(self, data: bytes, t_ns: int) -> None:
         """Take bytes from the client, all of which have arrived at `t_ns`. Raises ValueError if that is in the past."""
@@ -227,7 +228,7 @@ class Nic2Model:
         while self._inbox and self._inbox[0][0] <= k:
             self._take(self._inbox.popleft()[1])
         while self._orders and self._orders[0][0] <= k:
-            self.program.handle(self._orders.popleft()[1], k)
+            self.program.obey(self._orders.popleft()[1], k)
         program = self.program
         program.tick(k)
         runs = program.runs
@@ -269,9 +270,15 @@ class Nic2Model:
 
     # ---- the line
 
-    def _take(self, request: Request) -> None:
+    def _take(self, request: Request | None) -> None:
+        if request is None:
+            self._leaving -= 1
+            self.program.client_gone()
+            return
         if request.op in _AT_ONCE or request.op is None:
             self._send(self.program.handle(request, self._k))
+            return
+        if not self.program.admits(request):
             return
         due = self._k + self._latency.randint(*STARSTIM.latency_ms)
         if self._orders:
@@ -279,7 +286,7 @@ class Nic2Model:
         self._orders.append((due, request))
 
     def _send(self, data: bytes) -> None:
-        if not data:
+        if not data or self._leaving:
             return
         faults = self.faults
         if faults.names:

@@ -63,6 +63,7 @@ class _Rig(Rig):
 
     def _close_line(self) -> None:
         self._drop_client()
+        self._poll.unregister(self._server)
         self._server.close()
 
     def _make_model(self, meter: Meter) -> Nic2Model:

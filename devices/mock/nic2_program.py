@@ -22,10 +22,10 @@ from devices.nic2_codec import MAX_CHANNEL_UA, MAX_TIME_MS, MIN_TIME_MS, Request
 from devices.nic2_table import Op, OpcodeTable, Status
 
 SYNC_MS: Final = 300
-LOAD_MS: Final = 300
-START_MS: Final = 300
-FULL_MS: Final = 400
-IMPEDANCE_MS: Final = 1000
+LOAD_MS: Final = 200
+START_MS: Final = 200
+FULL_MS: Final = 300
+IMPEDANCE_MS: Final = 500
 END_SLEW_UA_MS: Final = 2.0
 MATNIC_LINE: Final = "NIC 2, emulated; MatNIC 04.07"
 NIC1_STATUS: Final = 241
@@ -113,13 +113,19 @@ class NicProgram:
 
     # ---- requests
 
-    def handle(self, request: Request, k: int) -> bytes:
-        """Take one request at `k` (ms); returns the reply, empty where there is none."""
+    def admits(self, request: Request) -> bool:
+        """Whether whoever asks may: version and status always, the rest once the operator has allowed it."""
         op = request.op
         if op is None or (op not in _ALWAYS and not self._allowed):
             self._refuse("an unknown opcode" if op is None else op.name)
+            return False
+        return True
+
+    def handle(self, request: Request, k: int) -> bytes:
+        """Answer one request at `k` (ms) that changes nothing at the electrodes; empty where there is no reply."""
+        if not self.admits(request):
             return b""
-        match op:
+        match request.op:
             case Op.VERSION:
                 return self._version(request.text, k)
             case Op.QUERY_STATUS:
@@ -134,12 +140,13 @@ class NicProgram:
                 return b"0.0 (emulated)\t127.0.0.1\temulated\tStarstim emulator\n"
             case Op.GET_IMPEDANCE:
                 return ";".join(f"{ohm:.0f}" for ohm in self._ohms).encode() + b"\n"
-            case Op.CONFIGURE_MARKERS | Op.PAUSE_PROTOCOL:
-                pass
-            case _:
-                if not self._obey(op, request.text, k):
-                    self._refuse(op.name)
         return b""
+
+    def obey(self, request: Request, k: int) -> None:
+        """Carry out one admitted request at `k` (ms)."""
+        op = request.op
+        if op is not None and not self._obey(op, request.text, k):
+            self._refuse(op.name)
 
     def _version(self, said: str, k: int) -> bytes:
         if "other_version" in self._faults:

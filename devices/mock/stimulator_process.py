@@ -8,7 +8,9 @@ SIGINT.
 Control, one command a line, one line of JSON back; over the local socket of ``--control PATH``, or over
 standard input and output with ``--control -`` (then the end of input ends the process):
 
-    inject NAME[:key=value,...][@SECONDS]    clear NAME    status    quit
+    inject NAME[:key=value,...][@SECONDS]    clear NAME    status    unplug    quit
+
+``unplug`` pulls the cable for good: the line hangs up, the device and its meter live on.
 
 Exit codes: 0 ended in order, 2 wrong arguments, 3 a path could not be used.
 """
@@ -143,6 +145,7 @@ class Rig:
         self._clients: dict[int, tuple[socket.socket | None, bytearray]] = {}
         self._listener: socket.socket | None = None
         self._file: MeterFile | None = None
+        self._plugged = True
         self.port = self._open_line()
         try:
             if settings.meter is not None:
@@ -194,14 +197,19 @@ class Rig:
         if self._file is not None:
             self._file.close()
             self._file = None
-        self._close_line()
+        self._unplug()
+
+    def _unplug(self) -> None:
+        if self._plugged:
+            self._plugged = False
+            self._close_line()
 
     def _make_model(self, meter: Meter) -> EmulatedDevice:
         return StimulatorModel(self._start_ns, self._settings.seed, self._settings.body, meter=meter)
 
     def _turn(self) -> None:
         ready = [descriptor for descriptor, _ in self._poll.poll(WAKE_MS)]
-        data = self._read_host(ready)
+        data = self._read_host(ready) if self._plugged else b""
         now_ns = self._clock.now_ns()
         self._deliver(data, now_ns)
         self._model.advance(now_ns)
@@ -241,6 +249,7 @@ class Rig:
         return os.ttyname(self._slave)
 
     def _close_line(self) -> None:
+        self._poll.unregister(self._master)
         os.close(self._master)
         os.close(self._slave)
 
@@ -254,6 +263,8 @@ class Rig:
 
     def _write_host(self) -> None:
         fresh = self._model.take_output()
+        if not self._plugged:
+            return
         if not self._unsent:
             self._unsent = fresh
         # else: nobody reads; what is new is lost like on a real line, but the frame under way is finished.
@@ -361,6 +372,9 @@ class Rig:
                     return {"ok": True, "t_ns": self._last_ns}
                 case "status":
                     return self._status()
+                case "unplug":
+                    self._unplug()
+                    return {"ok": True, "t_ns": self._last_ns}
                 case "quit":
                     self._ending = True
                     return {"ok": True, "t_ns": self._last_ns}
@@ -368,7 +382,7 @@ class Rig:
             return {"ok": False, "error": str(error)}
         return {
             "ok": False,
-            "error": f"{word!r} is no command; the commands are: inject, clear, status, quit",
+            "error": f"{word!r} is no command; the commands are: inject, clear, status, unplug, quit",
         }
 
     def _status(self) -> Answer:

@@ -30,6 +30,7 @@ from devices.guard_state import (
     Params,
     Phase,
     ResetDevice,
+    RunGate,
     Send,
     SetLevel,
     Settle,
@@ -40,7 +41,7 @@ from devices.guard_state import (
     initial,
     zero_confirmed,
 )
-from devices.stimulator import DeviceState, Readback, StopClass
+from devices.stimulator import DeviceState, GatePlan, Readback, StopClass
 from devices.units import NS_PER_S
 
 S = NS_PER_S
@@ -79,6 +80,14 @@ PARAMS = Params(
     idle_tolerance_ua=12,
 )
 
+# The same for a device that takes a gate as a whole.
+WHOLE = replace(
+    PARAMS,
+    plan=GatePlan(level_ua=MOST_UA, rise_ms=2000, hold_ms=1000, fall_ms=2000),
+    plan_slack_ua=0,
+    max_charge_uc=7,
+)
+
 AT_ZERO = (Phase.ZEROING, Phase.SAFE, Phase.ARMED, Phase.STOPPED, Phase.LATCHED)
 RANK = {Phase.LATCHED: 0, Phase.ABORTING: 1, Phase.STOPPED: 1, Phase.ENDING: 2}
 
@@ -113,7 +122,7 @@ def _readbacks(state: State) -> Iterator[tuple[str, Readback]]:
     yield "readback: restarted", replace(good, boot_count=2)
 
 
-def _inputs(state: State) -> Iterator[tuple[str, int, Input]]:
+def _inputs(params: Params, state: State) -> Iterator[tuple[str, int, Input]]:
     """Name, time that passes before it, and the input; everything but a tick comes at once or too late."""
     yield "tick", S, Tick()
     yield "tick: late", 3 * S, Tick()
@@ -129,10 +138,11 @@ def _inputs(state: State) -> Iterator[tuple[str, int, Input]]:
         3 * S,
         link.Command(seq=1, level_ua=2, deadline_ns=NOW + 4 * S, decision=0),
     )
-    yield "arm", 0, link.Arm(seq=1, code=arm_code(PARAMS, state))
+    yield "arm", 0, link.Arm(seq=1, code=arm_code(params, state))
     yield "arm: wrong code", 0, link.Arm(seq=1, code="?")
-    yield "reserve", 0, link.Reserve(seq=1, charge_uc=3, on_time_ms=4000)
-    yield "reserve: too much", 0, link.Reserve(seq=1, charge_uc=4, on_time_ms=4000)
+    most_ms = 4000 if params.plan is None else 6000
+    yield "reserve", 0, link.Reserve(seq=1, charge_uc=params.max_charge_uc, on_time_ms=most_ms)
+    yield "reserve: too much", 0, link.Reserve(seq=1, charge_uc=params.max_charge_uc + 1, on_time_ms=most_ms)
     yield "book failed", 0, BookFailed(1, "full")
     for stop_class in (0, 1, 2):
         yield f"stop {stop_class}", 0, link.Stop(stop_class=stop_class, reason="")
@@ -153,7 +163,7 @@ def _since(value: int, now: int, most: int) -> int:
     return NOW - min(now - value, most * S)
 
 
-def _canonical(state: State, now: int) -> State:
+def _canonical(params: Params, state: State, now: int) -> State:
     """The same state as if it were `NOW`, without what decides nothing in its phase."""
     if state.exited:
         return State(exited=True)
@@ -181,7 +191,8 @@ def _canonical(state: State, now: int) -> State:
         phase_ns=phase_ns,
         from_ua=state.from_ua if phase is Phase.ABORTING else 0,
         zero_ns=NEVER if flowing else _since(state.zero_ns, now, zero_ages),
-        readback=_canonical_readback(state),
+        readback=_canonical_readback(params, state),
+        run_ns=_since(state.run_ns, now, 6),
         heard_ns=_since(state.heard_ns, now, 2),
         off_ns=_since(state.off_ns, now, 1) if judged else NEVER,
         ohm_ns=_since(state.ohm_ns, now, 1) if judged else NEVER,
@@ -192,16 +203,16 @@ def _canonical(state: State, now: int) -> State:
         blind=state.blind and phase is Phase.ABORTING,
         reserved_uc=state.reserved_uc,
         reserved_ms=state.reserved_ms,
-        gate_fc=0 if state.leaving else min(state.gate_fc, PARAMS.max_charge_uc * S),
+        gate_fc=0 if state.leaving else min(state.gate_fc, params.max_charge_uc * S),
         gate_ns=min(state.gate_ns, 5 * S) if phase is Phase.LIVE else 0,
-        used_fc=0 if state.leaving else min(state.used_fc, PARAMS.max_charge_uc * S),
+        used_fc=0 if state.leaving else min(state.used_fc, params.max_charge_uc * S),
         flowed=state.flowed,
         leaving=state.leaving,
         leaving_ns=leaving_ns,
     )
 
 
-def _canonical_readback(state: State) -> Readback | None:
+def _canonical_readback(params: Params, state: State) -> Readback | None:
     """Only what a later decision can still see: whether it shows zero, how much flows, and what arming would ask."""
     readback = state.readback
     if readback is None:
@@ -210,9 +221,10 @@ def _canonical_readback(state: State) -> Readback | None:
     if state.phase in (Phase.SAFE, Phase.ARMED) or (state.phase is Phase.LIVE and not state.level_ua):
         return readback
     zeroing = state.phase is Phase.ZEROING
-    flows = abs(readback.measured_ua or 0.0) > PARAMS.idle_tolerance_ua
+    flows = abs(readback.measured_ua or 0.0) > params.idle_tolerance_ua
+    stopping = (Phase.ABORTING,) if params.plan is None else (Phase.ABORTING, Phase.ENDING)
     uncertain = readback.state is DeviceState.UNCERTAIN
-    follows = readback.state in (DeviceState.ARMED, DeviceState.ACTIVE) and state.phase is Phase.ABORTING
+    follows = readback.state in (DeviceState.ARMED, DeviceState.ACTIVE) and state.phase in stopping
     return replace(
         readback,
         state=DeviceState.UNCERTAIN if uncertain else DeviceState.ACTIVE if follows else DeviceState.IDLE,
@@ -223,10 +235,17 @@ def _canonical_readback(state: State) -> Readback | None:
     )
 
 
-def _check(name: str, event: Input, now: int, old: State, new: State, actions: list[Any]) -> None:
+def _check(params: Params, name: str, event: Input, now: int, old: State, new: State, actions: list[Any]) -> None:
     """What holds on every edge."""
     levels = [action.level_ua for action in actions if isinstance(action, SetLevel)]
     stops = [action.stop_class for action in actions if isinstance(action, DeviceStop)]
+    gates = [action for action in actions if isinstance(action, RunGate)]
+    assert not levels if params.plan is not None else not gates, "levels or whole gates, never both"
+    if gates:
+        assert old.run_ns == NEVER and new.run_ns == now and old.level_ua == 0 and old.target_ua > 0
+        assert old.phase is new.phase is Phase.LIVE and not old.flowed and old.stop_class is None
+    if new.run_ns != NEVER:
+        assert new.phase is Phase.LIVE and new.level_ua > 0
     assert 0 <= new.level_ua <= MOST_UA and all(0 <= level <= MOST_UA for level in levels)
     assert len(levels) <= 1 and (not levels or levels[0] == new.level_ua)
     if new.phase in AT_ZERO:
@@ -236,9 +255,11 @@ def _check(name: str, event: Input, now: int, old: State, new: State, actions: l
         assert new.level_ua - old.level_ua == 1, "slew"
         assert new.lease_ns > now, "no level without a lease"
         assert new.target_ua >= new.level_ua and new.reserved_uc > 0 and new.stop_class is None
-        assert old.readback is not None and now - old.heard_ns <= PARAMS.stale_ns
+        assert old.readback is not None and now - old.heard_ns <= params.stale_ns
     if new.phase is Phase.LIVE and new.level_ua and isinstance(event, Tick):
         assert new.lease_ns > now
+    if params.plan is not None and new.phase is Phase.ENDING and old.phase is Phase.LIVE:
+        assert stops == [StopClass.S2_SESSION_RAMP]
     if new.stop_class is not None or (new.leaving and new.phase is not Phase.LIVE):
         assert new.target_ua == 0 and new.level_ua <= old.level_ua
     if old.level_ua - new.level_ua > 1:
@@ -252,13 +273,13 @@ def _check(name: str, event: Input, now: int, old: State, new: State, actions: l
             assert isinstance(actions[0], DeviceStop) or isinstance(event, Tick)
     if old.phase in (Phase.LATCHED, Phase.STOPPED) and new.phase is not old.phase and new.phase is not Phase.LATCHED:
         assert isinstance(event, link.Reset) and new.phase is Phase.ZEROING
-        assert zero_confirmed(PARAMS, old, now) and any(isinstance(action, ResetDevice) for action in actions)
+        assert zero_confirmed(params, old, now) and any(isinstance(action, ResetDevice) for action in actions)
     if old.phase is Phase.ABORTING and new.phase is not Phase.ABORTING:
         assert new.phase in (Phase.STOPPED, Phase.LATCHED)
     if old.phase is Phase.ENDING and new.phase is Phase.SAFE:
-        assert zero_confirmed(PARAMS, new, now) and new.stop_class is None
+        assert zero_confirmed(params, new, now) and new.stop_class is None
     if new.phase is Phase.ARMED and old.phase not in (Phase.ARMED, Phase.LIVE):
-        assert name == "arm" and old.phase is Phase.SAFE and zero_confirmed(PARAMS, old, now)
+        assert name == "arm" and old.phase is Phase.SAFE and zero_confirmed(params, old, now)
         assert any(isinstance(action, ArmDevice) for action in actions)
         assert any(isinstance(action, Announce) for action in actions)
     if new.phase is Phase.LIVE and old.phase is not Phase.LIVE:
@@ -285,11 +306,11 @@ def _check(name: str, event: Input, now: int, old: State, new: State, actions: l
         )
     for action in actions:
         if isinstance(action, Settle):
-            assert new.reserved_uc == 0 and new.level_ua == 0 and zero_confirmed(PARAMS, new, now)
+            assert new.reserved_uc == 0 and new.level_ua == 0 and zero_confirmed(params, new, now)
         if isinstance(action, Exit):
             assert new.leaving is not Leaving.STAYS and new.level_ua == 0
             assert new.phase in (Phase.SAFE, Phase.STOPPED, Phase.LATCHED)
-            assert action.code == 4 or zero_confirmed(PARAMS, new, now)
+            assert action.code == 4 or zero_confirmed(params, new, now)
     assert new.used_fc >= old.used_fc
     assert new.used_fc + new.gate_fc >= old.used_fc + old.gate_fc or isinstance(event, link.Reserve)
 
@@ -297,8 +318,8 @@ def _check(name: str, event: Input, now: int, old: State, new: State, actions: l
 class Exploration:
     """All reachable states, how often each phase is left for which other, and the number of edges."""
 
-    def __init__(self) -> None:
-        start = _canonical(initial(PARAMS), NOW)
+    def __init__(self, params: Params) -> None:
+        start = _canonical(params, initial(params), NOW)
         self.states: set[State] = {start}
         self.moves: Counter[tuple[Phase, str, Phase]] = Counter()
         self.edges = 0
@@ -309,31 +330,31 @@ class Exploration:
             if old.exited:
                 continue
             self.by_phase[old.phase] += 1
-            for name, later, event in _inputs(old):
+            for name, later, event in _inputs(params, old):
                 if old.tick_ns == NEVER and not isinstance(event, Tick):
                     continue
                 now = NOW + later
-                new, actions = step(PARAMS, old, now, event)
+                new, actions = step(params, old, now, event)
                 if isinstance(event, Garbage):
                     # Once and twice only count; the third time within a second is what this edge stands for.
                     assert replace(new, garbage_ns=(), dropped=0) == old
-                    new, actions = step(PARAMS, step(PARAMS, new, now, event)[0], now, event)
+                    new, actions = step(params, step(params, new, now, event)[0], now, event)
                     assert new.phase is Phase.LATCHED
                 self.edges += 1
                 try:
-                    _check(name, event, now, old, new, actions)
+                    _check(params, name, event, now, old, new, actions)
                 except AssertionError as error:
                     raise AssertionError(f"{name}\nfrom {old}\nto {new}\ndoing {actions}\n{error}") from error
                 self.moves[old.phase, name, new.phase] += 1
-                seen = _canonical(new, now)
+                seen = _canonical(params, new, now)
                 if seen not in self.states:
                     self.states.add(seen)
                     waiting.append(seen)
 
 
-@pytest.fixture(scope="module")
-def explored() -> Exploration:
-    return Exploration()
+@pytest.fixture(scope="module", params=[PARAMS, WHOLE], ids=["levels", "whole gates"])
+def explored(request: pytest.FixtureRequest) -> Exploration:
+    return Exploration(request.param)
 
 
 def test_every_edge_holds(explored: Exploration) -> None:
