@@ -363,7 +363,9 @@ def make_params(
     level = math.floor(merged.level_ua.value)
     slew_na_s = math.floor(merged.slew_ua_s.value * 1000.0)
     slope_ua_s = limits.ramp_peak_slope_ua_s(settings.stimulation.level_ua, settings.stimulation.ramp_s)
-    round_trip_s = 2.0 * capabilities.command_latency_s + capabilities.readback_interval_s
+    round_trip_s = 2.0 * capabilities.command_latency_s + capabilities.readback_interval_s + capabilities.min_transition_s
+    # Zero is confirmed by a report taken a round trip after the command; one report may be lost on the way.
+    confirm_s = round_trip_s + 2.0 * capabilities.readback_interval_s + 0.1
     sign = -1 if settings.stimulation.polarity == "cathodal" else 1
     return Params(
         sign=sign,
@@ -386,6 +388,8 @@ def make_params(
         used_ns=used_ms * NS_PER_MS,
         lag_ns=max(20 * NS_PER_MS, math.ceil(round_trip_s * NS_PER_S)),
         stale_ns=max(200 * NS_PER_MS, math.ceil(4.0 * capabilities.readback_interval_s * NS_PER_S)),
+        confirm_ns=max(400 * NS_PER_MS, math.ceil(confirm_s * NS_PER_S)),
+        zeroing_ns=max(NS_PER_S, math.ceil(2.0 * confirm_s * NS_PER_S)),
     )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, TypeVar
 
 from devices import refproto
 from devices.driver import Driver, NoOptions, serial_path
 from devices.outstanding import Outstanding
+from devices.reference_watch import DamageWatch, LatchWatch
 from devices.refframe import VERSION, Decoder, Frame
 from devices.refproto import MAX_LEASE_MS, AckResult, FrameError, HostMessage
 from devices.stimulator import (
@@ -19,11 +21,12 @@ from devices.stimulator import (
     DeviceRefusedError,
     DeviceState,
     DeviceUncertainError,
+    DeviceUnfitError,
     Identity,
     Readback,
     StopClass,
 )
-from devices.units import NS_PER_MS, NS_PER_S
+from devices.units import NS_PER_MS
 from devices.wires import InProcessWire, SerialWire, Wire
 
 __all__ = ["CAPABILITIES", "DRIVER", "InProcessWire", "ReferenceStimulator", "SerialWire", "Wire"]
@@ -35,11 +38,6 @@ MAX_ASKED: Final = 256
 MAX_READS: Final = 16
 # Line, device and one report take 60 ms; what is not acknowledged after this may have been taken or lost.
 REPLY_BUDGET_NS: Final = 200 * NS_PER_MS
-
-# One bit error a second is what a serial line may do; more is a fault of the line or of the device.
-BURST_WINDOW_NS: Final = NS_PER_S
-BURST_FRAMES: Final = 3
-BURST_BYTES: Final = 128
 
 CAPABILITIES: Final = Capabilities(
     self_expiring_lease=True,
@@ -54,6 +52,8 @@ CAPABILITIES: Final = Capabilities(
     min_transition_s=0.0,
     readback_interval_s=0.05,
 )
+
+_ReplyT = TypeVar("_ReplyT", refproto.IdentityReply, refproto.SelfTestResult)
 
 _OVERTAKING: Final = (refproto.Stop, refproto.Disarm)
 _PERISHABLE: Final = (refproto.SetLevel, refproto.Heartbeat)
@@ -91,11 +91,11 @@ class ReferenceStimulator:
         self._readbacks: list[Readback] = []
         self._device_seq = 0
         self._boot_count: int | None = None
-        self._damage: deque[tuple[int, int, int]] = deque()
-        self._damage_seen = (0, 0)
+        self._damage = DamageWatch()
         self._partial = b""
         self._waiting: deque[tuple[bytes, HostMessage]] = deque()
         self._asked: dict[int, str] = {}
+        self._latch = LatchWatch()
         self._owed = Outstanding(REPLY_BUDGET_NS, self._last_seq)
 
     @property
@@ -118,7 +118,7 @@ class ReferenceStimulator:
         return self._wire.fileno()
 
     def open(self) -> Identity:
-        """Connect, cut, identify; ask again every 0.3 s, for 3 s at most.
+        """Connect, cut, identify, have the device test itself; each asked again every 0.3 s, for 3 s at most.
 
         Returns
         -------
@@ -129,6 +129,10 @@ class ReferenceStimulator:
         ------
         DeviceNotFoundError
             If the line cannot be opened, or nothing on it answers in this protocol.
+        DeviceRefusedError
+            If the device speaks an older minor version.
+        DeviceUnfitError
+            If its self-test finds a defect.
         DeviceLostError
             If the line breaks meanwhile.
         """
@@ -141,11 +145,14 @@ class ReferenceStimulator:
         except DeviceError:
             self._wire.close()
             raise
-        self._damage_seen = (self._decoder.corrupt, self._decoder.skipped)
+        self._damage.forget(self._decoder)
         return self._identity
 
     def arm(self, max_level_ua: int, max_slew_ua_s: int) -> None:
         """Ask the device to latch limits and allow current; a report in state ARMED is its yes.
+
+        What it has then latched it says in a message of its own; `poll` raises where that differs from what was asked,
+        or does not come.
 
         Raises
         ------
@@ -169,6 +176,7 @@ class ReferenceStimulator:
         self._require_open()
         self._require_certain("arm")
         self._command(refproto.Arm(max_level_ua, max_slew_ua_s))
+        self._latch.asked(self._last_seq, max_level_ua, max_slew_ua_s)
 
     def disarm(self) -> None:
         """Zero at once, and no current until armed again. Raises DeviceLostError."""
@@ -256,7 +264,9 @@ class ReferenceStimulator:
                     self._take(frame, t_ns)
                 except DeviceError as error:
                     trouble = _worse(trouble, error)
-        trouble = _worse(trouble, self._judge_damage(t_ns))
+        damage = self._damage.judge(self._decoder, t_ns)
+        if damage:
+            trouble = _worse(trouble, DeviceProtocolError(f"{self._wire.name}: {damage}"))
         if self._owed.overdue(t_ns) and trouble is None:
             trouble = DeviceUncertainError(
                 f"{self._wire.name} has acknowledged nothing for {self._owed.budget_ms} ms: up to "
@@ -279,29 +289,53 @@ class ReferenceStimulator:
         self._wire.close()
 
     def _identify(self) -> Identity:
+        reply = self._ask((refproto.Stop(StopClass.S0_CUT), refproto.Identify()), refproto.IdentityReply)
+        if reply is None:
+            raise DeviceNotFoundError(
+                f"{self._wire.name} can be opened, but no device there answered in the reference serial "
+                f"protocol, version {VERSION}, within {OPEN_BUDGET_S:g} s ({self._heard()}); check port, cable and power"
+            )
+        if reply.minor < refproto.MINOR:
+            raise DeviceRefusedError(
+                f"{self._wire.name} speaks version {VERSION}.{reply.minor} of the reference serial protocol; "
+                f"{VERSION}.{refproto.MINOR} or newer is needed: update its firmware"
+            )
+        self._test()
+        return reply.identity
+
+    def _test(self) -> None:
+        reply = self._ask((refproto.SelfTest(),), refproto.SelfTestResult)
+        if reply is None:
+            raise DeviceNotFoundError(f"{self._wire.name}: the device answered no self-test within {OPEN_BUDGET_S:g} s")
+        if reply.defects:
+            names = ", ".join(str(defect.name).lower().replace("_", " ") for defect in reply.defects)
+            raise DeviceUnfitError(f"{self._wire.name}: the device's self-test failed ({names}); it must not be used")
+
+    def _ask(self, messages: Sequence[HostMessage], kind: type[_ReplyT]) -> _ReplyT | None:
+        """Send and wait for the answer, again and again within the budget; only `open` may wait."""
         first_seq = self._last_seq + 1
         for _ in range(round(OPEN_BUDGET_S / ASK_EVERY_S)):
-            self._send(refproto.Stop(StopClass.S0_CUT))
-            self._send(refproto.Identify())
+            for message in messages:
+                self._send(message)
             left = ASK_EVERY_S
             while True:
                 self._flush()
                 for frame in self._decoder.feed(self._wire.read()):
-                    reply = _identity_reply(frame)
+                    reply = _reply(frame, kind)
                     # An answer to an earlier host may still be on the line: only numbers just sent count.
                     if reply is not None and first_seq <= reply.ack_seq <= self._last_seq:
                         self._device_seq = frame.seq
-                        return reply.identity
+                        return reply
                 if left <= 0.0:
                     break
                 left = self._wire.wait(left)
-        heard = (
-            "bytes came back, but none with this meaning" if self._decoder.skipped else "nothing came back"
-        )
-        raise DeviceNotFoundError(
-            f"{self._wire.name} can be opened, but no device there answered in the reference serial "
-            f"protocol, version {VERSION}, within {OPEN_BUDGET_S:g} s ({heard}); check port, cable and power"
-        )
+        return None
+
+    def _heard(self) -> str:
+        decoder = self._decoder
+        if decoder.other_version is not None:
+            return f"it speaks version {decoder.other_version}"
+        return "bytes came back, but none with this meaning" if decoder.skipped else "nothing came back"
 
     # ---- sending
 
@@ -370,34 +404,26 @@ class ReferenceStimulator:
         match message:
             case refproto.Ack(ack_seq=seq, result=result):
                 asked = self._asked.pop(seq, None)
+                if result != AckResult.OK:
+                    self._latch.refused(seq)
                 # A set point that crossed with the device's own stop is no news: the reports name the cause.
                 crossed = asked == "SetLevel" and result in (AckResult.NOT_ARMED, AckResult.FAULT_LATCHED)
                 if result != AckResult.OK and asked is not None and not crossed:
                     raise DeviceRefusedError(
                         f"{self._wire.name} refused {asked} (frame {seq}): {_REFUSALS[result]}"
                     )
+            case refproto.Limits():
+                self._wrong(self._latch.latched(message))
             case refproto.Report():
                 self._boot_count = message.boot_count
+                self._wrong(self._latch.reported(armed=message.state in _HOLDING))
                 self._owed.confirmed(message.ack_seq, message.set_ua, holds=message.state in _HOLDING)
                 state = DeviceState.UNCERTAIN if self._owed.uncertain else message.state
                 self._readbacks.append(_readback(message, state, t_ns))
 
-    def _judge_damage(self, t_ns: int) -> DeviceProtocolError | None:
-        seen = (self._decoder.corrupt, self._decoder.skipped)
-        if seen != self._damage_seen:
-            self._damage.append((t_ns, seen[0] - self._damage_seen[0], seen[1] - self._damage_seen[1]))
-            self._damage_seen = seen
-        while self._damage and t_ns - self._damage[0][0] > BURST_WINDOW_NS:
-            self._damage.popleft()
-        frames = sum(item[1] for item in self._damage)
-        count = sum(item[2] for item in self._damage)
-        if frames < BURST_FRAMES and count < BURST_BYTES:
-            return None
-        self._damage.clear()
-        return DeviceProtocolError(
-            f"{self._wire.name}: {frames} damaged frames and {count} meaningless bytes within a second; "
-            "check cable and device"
-        )
+    def _wrong(self, what: str) -> None:
+        if what:
+            raise DeviceProtocolError(f"{self._wire.name}: {what}")
 
 
 def _build(_mode: str, port: str, _options: NoOptions) -> ReferenceStimulator:
@@ -421,12 +447,12 @@ def _worse(one: DeviceError | None, other: DeviceError | None) -> DeviceError | 
     return one
 
 
-def _identity_reply(frame: Frame) -> refproto.IdentityReply | None:
+def _reply(frame: Frame, kind: type[_ReplyT]) -> _ReplyT | None:
     try:
         message = refproto.parse_device(frame)
     except FrameError:
         return None
-    return message if isinstance(message, refproto.IdentityReply) else None
+    return message if isinstance(message, kind) else None
 
 
 def _readback(report: refproto.Report, state: DeviceState, t_ns: int) -> Readback:

@@ -67,6 +67,8 @@ class Decoder:
         Headers found whose frame was rejected, by cause.
     skipped : int
         Bytes that belonged to no good frame.
+    other_version : int or None
+        Version of the newest frame that is sound but for its version.
     """
 
     def __init__(self, max_payload: int = MAX_DEVICE_PAYLOAD) -> None:
@@ -74,6 +76,7 @@ class Decoder:
         self.overlong = 0
         self.bad_version = 0
         self.skipped = 0
+        self.other_version: int | None = None
         self._max_payload = max_payload
         self._buffer = bytearray()
 
@@ -109,13 +112,13 @@ class Decoder:
             end = at + HEADER_BYTES + length + CRC_BYTES
             if buffer[at + 2] != VERSION:
                 self.bad_version += 1
+                if end <= len(buffer) and _sound(buffer, at, end):
+                    self.other_version = buffer[at + 2]
             elif length > self._max_payload:
                 self.overlong += 1
             elif end > len(buffer):
                 break
-            elif crc16(buffer[at + 2 : end - CRC_BYTES]) != int.from_bytes(
-                buffer[end - CRC_BYTES : end], "little"
-            ):
+            elif not _sound(buffer, at, end):
                 self.bad_checksum += 1
             else:
                 _, _, _, seq, command = _HEAD.unpack_from(buffer, at)
@@ -125,3 +128,7 @@ class Decoder:
             self.skipped += len(SYNC)
             at += len(SYNC)
         del buffer[:at]
+
+
+def _sound(buffer: bytearray, at: int, end: int) -> bool:
+    return crc16(buffer[at + 2 : end - CRC_BYTES]) == int.from_bytes(buffer[end - CRC_BYTES : end], "little")

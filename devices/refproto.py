@@ -1,74 +1,8 @@
-"""The reference serial protocol, version 1: a pure codec between frames and bytes, for host and device alike.
+"""The reference serial protocol, version 1.1: a pure codec between frames and bytes, for host and device alike.
 
-It is a reference design, not an existing device: the smallest protocol that lets a silent or mistaken host
-end at zero current. The line is a byte stream in each direction (115 200 baud, 8N1, no flow control). All
-numbers are little endian; signed numbers are two's complement.
-
-Frame
-
-======  =====  ========  ==============================================================================
-offset  bytes  field     meaning
-======  =====  ========  ==============================================================================
-0       2      sync      0xC5 0x3E
-2       1      version   1
-3       1      length    n, bytes of payload: host to device 0..8, device to host 0..160
-4       4      sequence  u32; each sender counts its own frames, strictly increasing, from any but 0
-8       1      command   see below
-9       n      payload
-9 + n   2      checksum  u16, CRC-16/CCITT-FALSE (polynomial 0x1021, start 0xFFFF, not reflected, no
-                         final xor; "123456789" gives 0x29B1) over bytes 2 .. 8 + n
-======  =====  ========  ==============================================================================
-
-Host to device
-
-====  ===========  ==================  =================================================================
-code  name         payload             what the device does
-====  ===========  ==================  =================================================================
-0x01  IDENTIFY     none                current to zero at once, relay open, disarmed; forgets the old
-                                       numbering and counts on from this frame; answers IDENTITY. A
-                                       latched fault stays
-0x02  ARM          max_level u32 uA,   only when idle: latches both limits until disarmed
-                   max_slew u32 uA/s   (1..2000 uA, 1..200 uA/s)
-0x03  DISARM       none                current to zero at once, relay open, disarmed
-0x04  SET_LEVEL    level i32 uA,       only when armed: moves its set point towards `level`, for `lease`
-                   lease u16 ms        (1..1000 ms)
-0x05  HEARTBEAT    none                knows that the host lives; renews no lease
-0x06  STOP         class u8            0: zero at once, relay open; 1: down at 2 mA/s; 2: down at the
-                                       latched slew. Disarmed afterwards. Obeyed whatever its number: it
-                                       can only lower. A stop under way is never slowed by a later one
-0x07  RESET_FAULT  none                clears a latched fault; refused above 10 uA
-0x08  QUERY        none                reports at once
-====  ===========  ==================  =================================================================
-
-Device to host
-
-====  ========  ========================================================================================
-code  name      payload
-====  ========  ========================================================================================
-0x81  IDENTITY  acknowledged u32, flags u8 (bit 0: emulator), then maker, model, serial number,
-                firmware, each as length u8 (0..32) and UTF-8 bytes
-0x82  ACK       acknowledged u32, result u8 (see `AckResult`); one for every frame taken
-0x83  REPORT    state u8 (see `DeviceState`), set point i32 uA, measured i32 0.1 uA (-2^31: none),
-                voltage i32 mV (-2^31: none), impedance u32 ohm (2^32-1: none; 1 000 000: that or more),
-                acknowledged u32, boot count u16, fault u8 (see `FAULT_NAMES`)
-====  ========  ========================================================================================
-
-Rules for the device
-
-- A frame whose number is not greater than the last one taken changes nothing and is not answered; IDENTIFY
-  and STOP are the exceptions named above. `acknowledged` is the greatest number taken since IDENTIFY or
-  power-up.
-- Host timeout: armed, or with current on, and no new frame for 250 ms: zero at once, relay open, fault
-  latched.
-- Lease: `lease` ms after the last SET_LEVEL with the set point or the level not zero: down at 2 mA/s by
-  itself, then disarmed. Nothing but a new ARM brings current back.
-- The set point rises no faster than the latched slew and falls no faster than 2 mA/s; a level above the
-  latched limit is refused and renews nothing. Sequence, limits and faults are not kept over a power-up; the
-  boot count is.
-- Impedance is measured with at most 10 uA while there is no current; with current on from voltage and
-  current, and not at all below 50 uA.
-- REPORT every 20 to 50 ms and at once after any change of state.
-- A fault is latched: disarmed until RESET_FAULT.
+It is a reference design, not an existing device: the smallest protocol that lets a silent or mistaken host end at zero
+current. ``reference_serial_protocol.md`` beside this file specifies it in full, for whoever builds the device; the tests
+compare its worked frames and tables with this code.
 """
 
 from __future__ import annotations
@@ -85,6 +19,7 @@ from devices.stimulator import DeviceState, Identity, StopClass
 
 MAX_TEXT_BYTES: Final = 32
 
+MINOR: Final = 1
 HOST_TIMEOUT_MS: Final = 250
 MAX_LEASE_MS: Final = 1000
 MAX_LEVEL_UA: Final = 2000
@@ -102,6 +37,9 @@ _LEVEL: Final = struct.Struct("<iH")
 _BYTE: Final = struct.Struct("<B")
 _ACK: Final = struct.Struct("<IB")
 _REPORT: Final = struct.Struct("<BiiiIIHB")
+_IDENTITY: Final = struct.Struct("<IBB")
+_LATCHED: Final = struct.Struct("<IIIHH")
+_FOUND: Final = struct.Struct("<IH")
 
 
 class Code(enum.IntEnum):
@@ -115,9 +53,12 @@ class Code(enum.IntEnum):
     STOP = 0x06
     RESET_FAULT = 0x07
     QUERY = 0x08
+    SELF_TEST = 0x09
     IDENTITY = 0x81
     ACK = 0x82
     REPORT = 0x83
+    LIMITS = 0x84
+    SELF_TEST_RESULT = 0x85
 
 
 class AckResult(enum.IntEnum):
@@ -139,13 +80,26 @@ class FaultCode(enum.IntEnum):
     NONE = 0
     HOST_TIMEOUT = 1
     EMERGENCY_BUTTON = 2
+    SELF_TEST = 3
 
 
 FAULT_NAMES: Final[dict[int, str]] = {
     FaultCode.NONE: "",
     FaultCode.HOST_TIMEOUT: "host_timeout",
     FaultCode.EMERGENCY_BUTTON: "emergency_button",
+    FaultCode.SELF_TEST: "self_test",
 }
+
+
+class Defect(enum.IntFlag):
+    """What a self-test found; no bit set: sound."""
+
+    PROGRAM_MEMORY = 0x01
+    SETTINGS_MEMORY = 0x02
+    OUTPUT_RELAY = 0x04
+    OUTPUT_AND_AMMETER = 0x08
+    TIMERS = 0x10
+    BUTTON = 0x20
 
 
 class FrameError(ValueError):
@@ -196,10 +150,15 @@ class Query(_Message, frozen=True):
     """Report at once."""
 
 
+class SelfTest(_Message, frozen=True):
+    """Test yourself, without current at the electrodes."""
+
+
 class IdentityReply(_Message, frozen=True):
-    """Answer to `Identify`."""
+    """Answer to `Identify`; `minor` is the protocol's minor version."""
 
     ack_seq: int
+    minor: int
     identity: Identity
 
 
@@ -223,8 +182,25 @@ class Report(_Message, frozen=True):
     fault: int
 
 
-HostMessage = Identify | Arm | Disarm | SetLevel | Heartbeat | Stop | ResetFault | Query
-DeviceMessage = IdentityReply | Ack | Report
+class Limits(_Message, frozen=True):
+    """What the device has latched (uA, uA/s) and what it will do by itself (ms); `ack_seq` as in a report."""
+
+    ack_seq: int
+    max_level_ua: int
+    max_slew_ua_s: int
+    host_timeout_ms: int
+    max_lease_ms: int
+
+
+class SelfTestResult(_Message, frozen=True):
+    """Answer to `SelfTest`."""
+
+    ack_seq: int
+    defects: Defect
+
+
+HostMessage = Identify | Arm | Disarm | SetLevel | Heartbeat | Stop | ResetFault | Query | SelfTest
+DeviceMessage = IdentityReply | Ack | Report | Limits | SelfTestResult
 
 _BARE: Final[dict[int, HostMessage]] = {
     Code.IDENTIFY: Identify(),
@@ -232,6 +208,7 @@ _BARE: Final[dict[int, HostMessage]] = {
     Code.HEARTBEAT: Heartbeat(),
     Code.RESET_FAULT: ResetFault(),
     Code.QUERY: Query(),
+    Code.SELF_TEST: SelfTest(),
 }
 _BARE_CODES: Final = {type(message): code for code, message in _BARE.items()}
 _STATES: Final = {int(state): state for state in DeviceState if state is not DeviceState.UNCERTAIN}
@@ -254,6 +231,10 @@ def encode(seq: int, message: HostMessage | DeviceMessage) -> bytes:
             return frame_bytes(seq, Code.STOP, _BYTE.pack(message.stop_class))
         case IdentityReply():
             return frame_bytes(seq, Code.IDENTITY, _identity_payload(message))
+        case Limits():
+            return frame_bytes(seq, Code.LIMITS, _LATCHED.pack(*msgspec.structs.astuple(message)))
+        case SelfTestResult():
+            return frame_bytes(seq, Code.SELF_TEST_RESULT, _FOUND.pack(message.ack_seq, message.defects))
         case _:
             return frame_bytes(seq, _BARE_CODES[type(message)])
 
@@ -306,6 +287,13 @@ def parse_device(frame: Frame) -> DeviceMessage:
         _expect(frame, _ACK.size)
         ack_seq, result = _ACK.unpack(frame.payload)
         return Ack(ack_seq, _named(_RESULTS, result, "result"))
+    if frame.command == Code.LIMITS:
+        _expect(frame, _LATCHED.size)
+        return Limits(*_LATCHED.unpack(frame.payload))
+    if frame.command == Code.SELF_TEST_RESULT:
+        _expect(frame, _FOUND.size)
+        ack_seq, defects = _FOUND.unpack(frame.payload)
+        return SelfTestResult(ack_seq, Defect(defects))
     if frame.command == Code.IDENTITY:
         return _parse_identity(frame.payload)
     raise FrameError(f"command 0x{frame.command:02x} is none that a device sends")
@@ -340,7 +328,7 @@ def _report_payload(report: Report) -> bytes:
 
 def _identity_payload(reply: IdentityReply) -> bytes:
     who = reply.identity
-    payload = _ACK.pack(reply.ack_seq, who.emulator)
+    payload = _IDENTITY.pack(reply.ack_seq, who.emulator, reply.minor)
     for text in (who.maker, who.model, who.serial_number, who.firmware):
         data = text.encode()
         if len(data) > MAX_TEXT_BYTES:
@@ -350,10 +338,10 @@ def _identity_payload(reply: IdentityReply) -> bytes:
 
 
 def _parse_identity(payload: bytes) -> IdentityReply:
-    if len(payload) < _ACK.size:
+    if len(payload) < _IDENTITY.size:
         raise FrameError("identity is cut short")
-    ack_seq, flags = _ACK.unpack_from(payload)
-    texts, at = [], _ACK.size
+    ack_seq, flags, minor = _IDENTITY.unpack_from(payload)
+    texts, at = [], _IDENTITY.size
     for field in ("maker", "model", "serial number", "firmware"):
         end = at + 1 + (payload[at] if at < len(payload) else 0)
         if at >= len(payload) or end > len(payload) or end - at - 1 > MAX_TEXT_BYTES:
@@ -368,4 +356,4 @@ def _parse_identity(payload: bytes) -> IdentityReply:
     who = Identity(
         maker=texts[0], model=texts[1], serial_number=texts[2], firmware=texts[3], emulator=bool(flags & 1)
     )
-    return IdentityReply(ack_seq, who)
+    return IdentityReply(ack_seq, minor, who)

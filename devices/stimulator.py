@@ -138,6 +138,10 @@ class DeviceProtocolError(DeviceError):
     """Bytes came that the protocol does not allow: a bad checksum, an unknown command, a wrong acknowledgement."""
 
 
+class DeviceUnfitError(DeviceError):
+    """The device's own self-test found a defect: for example an ammeter that does not see the test current."""
+
+
 class DeviceUncertainError(DeviceError):
     """A reply is overdue, so nobody knows which of two levels flows: the larger is assumed, only query and stop are allowed.
 
@@ -168,11 +172,14 @@ class Stimulator(Protocol):
         ...
 
     def open(self) -> Identity:
-        """Connect, drop everything to zero, identify. Idempotent. Raises DeviceError."""
+        """Connect, drop everything to zero, identify, let the device test itself where it can. Idempotent.
+
+        Raises DeviceUnfitError where that test finds a defect, other DeviceErrors where there is no such device.
+        """
         ...
 
     def arm(self, max_level_ua: int, max_slew_ua_s: int) -> None:
-        """Latch limits in the device and allow current. Raises DeviceError."""
+        """Latch limits in the device and allow current; a report in state ARMED is its yes. Raises DeviceError."""
         ...
 
     def disarm(self) -> None:

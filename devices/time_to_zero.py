@@ -140,5 +140,6 @@ def _guard_death(capabilities: Capabilities) -> TimeToZero:
         cause=cause,
         stop_class=StopClass.S0_CUT,
         bound_s=rounded,
-        words=f"{cause}: the device by itself ends the current within {rounded:g} s",
+        words=f"{cause}: the device by itself ends the current within {rounded:g} s"
+        + (f" ({capabilities.caveat})" if capabilities.caveat else ""),
     )

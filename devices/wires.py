@@ -86,6 +86,9 @@ class SerialWire:
         except (serial.SerialException, ValueError, OSError) as error:
             raise DeviceNotFoundError(self._why(error)) from error
         # Read returns nothing only at a hang-up: without this an empty line and a pulled cable look the same.
+        # A USB bridge holds small packets back for 16 ms unless told otherwise; a pty or CDC device knows no such thing.
+        with contextlib.suppress(ValueError, OSError, NotImplementedError):
+            line.set_low_latency_mode(True)
         attributes = termios.tcgetattr(line.fileno())
         attributes[6][termios.VMIN] = 1
         termios.tcsetattr(line.fileno(), termios.TCSANOW, attributes)

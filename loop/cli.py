@@ -138,7 +138,7 @@ def live(
     config: ConfigOption = None,
     overrides: SetOption = None,
     arm: Annotated[str | None, typer.Option(help="closed_loop, open_loop or feedback_only.")] = None,
-    port: Annotated[str | None, typer.Option(help="Serial port of the stimulator.")] = None,
+    port: Annotated[str | None, typer.Option(help="Where the stimulator is: serial port, or HOST:PORT.")] = None,
     out: OutOption = None,
     as_json: JsonOption = False,
 ) -> None:

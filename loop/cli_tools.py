@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     app.command()(check)
     app.command()(bench)
+    app.command()(drivers)
     app.add_typer(mock, name="mock")
 
 
@@ -33,7 +34,7 @@ def check(
     ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
-    port: Annotated[str | None, typer.Option(help="Serial port of the stimulator.")] = None,
+    port: Annotated[str | None, typer.Option(help="Where the stimulator is: serial port, or HOST:PORT.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Look at stream, layout, clock, device, limits, impedance and disk before anybody arms; or at a recording's markers.
@@ -92,6 +93,25 @@ def _check_recording(path: Path, config: Config, as_json: bool) -> None:
             console.print(f"{mark} {finding.use:<12}{escape(finding.detail)}", highlight=False, soft_wrap=True)
     if any(finding.state == "missing" for finding in findings):
         raise typer.Exit(Exit.NOT_WELL)
+
+
+def drivers(as_json: JsonOption = False) -> None:
+    """List the stimulators that `device.driver` can name, their modes, and what each mode promises if the host dies.
+
+    Others come in by the entry point group `cereloop.devices`.
+
+    Example: `cereloop drivers`
+    """
+    from devices.registry import available
+
+    entries = available()
+    if as_json:
+        typer.echo(msgspec.json.encode(entries).decode())
+        return
+    for entry in entries:
+        typer.echo(f"{entry.name}  ({entry.origin})  {entry.problem or entry.summary}")
+        for mode, words in entry.modes.items():
+            typer.echo(f"    {mode:<12}{words}")
 
 
 @mock.command("amplifier")

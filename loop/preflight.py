@@ -16,6 +16,7 @@ from devices import limits, link
 from devices.clock import SystemClock
 from devices.driver import DriverError
 from devices.registry import choose
+from devices.settings import Device
 from devices.stimulator import Capabilities
 from devices.time_to_zero import TimeToZero, time_to_zero
 from devices.units import NS_PER_S
@@ -157,6 +158,10 @@ def _watch(config: Config, source: LslSource) -> Iterator[Finding]:
 
 def _device(config: Config, simulated: bool) -> Iterator[Finding | TimeToZero]:
     guarded = configuration.guard_settings(config, f"check-{os.getpid()}", input_is_simulated=simulated)
+    for finding in _driver(guarded.device):
+        yield finding
+        if finding.ok is False:
+            return
     try:
         guard = GuardProcess(guarded)
     except SessionError as error:
@@ -179,6 +184,19 @@ def _device(config: Config, simulated: bool) -> Iterator[Finding | TimeToZero]:
         guard.client.send(link.Goodbye(reason="check is done"))
         with contextlib.suppress(SessionError):
             guard.close()
+
+
+def _driver(device: Device) -> Iterator[Finding]:
+    """Which driver in which mode, and what about it is not proven on hardware."""
+    try:
+        choice = choose(device)
+        caveat = choice.capabilities.caveat
+    except DriverError as error:
+        yield Finding(item="driver", ok=False, detail=str(error))
+        return
+    yield Finding(item="driver", ok=True, detail=f"{device.driver}, mode {choice.mode}: {choice.driver.modes[choice.mode]}")
+    if caveat:
+        yield Finding(item="driver", ok=None, detail=caveat)
 
 
 def _contact(guard: GuardProcess, arm_below_ohm: int) -> Finding:

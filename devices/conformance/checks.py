@@ -16,6 +16,7 @@ from devices.stimulator import (
     DeviceRefusedError,
     DeviceState,
     DeviceUncertainError,
+    DeviceUnfitError,
     StopClass,
 )
 
@@ -40,6 +41,20 @@ def identifies_itself_as_what_it_is(rig: Rig) -> None:
     for field in ("maker", "model", "serial_number", "firmware"):
         require(getattr(who, field).strip(), f"the identity's {field} is empty")
     require(who.emulator, "the device under this suite is an emulator, but its identity says that it is real hardware (I30)")
+
+
+def refuses_a_device_that_fails_its_self_check(rig: Rig) -> None:
+    """A device whose own self-test finds a defect is not opened, and makes no current."""
+    bench = Bench(rig)
+    if not rig.fail_self_check():
+        return
+    try:
+        bench.driver.open()
+    except DeviceUnfitError:
+        bench.at_zero("with a defect found")
+        bench.driver.close()
+        return
+    raise ConformanceError("the device's self-test finds a defect, and open() did not raise DeviceUnfitError")
 
 
 def declares_what_can_be(rig: Rig) -> None:
@@ -354,6 +369,7 @@ def lets_go_towards_zero_by_levels(rig: Rig) -> None:
 CHECKS: Final[tuple[Callable[[Rig], None], ...]] = (
     opens_and_closes_again_and_again,
     identifies_itself_as_what_it_is,
+    refuses_a_device_that_fails_its_self_check,
     declares_what_can_be,
     is_silent_before_open,
     makes_no_current_unarmed,

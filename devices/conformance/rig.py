@@ -61,6 +61,10 @@ class Rig(Protocol):
         """Pull the cable, for good."""
         ...
 
+    def fail_self_check(self) -> bool:
+        """Give the device a defect that its own self-test finds; False where the emulated device has no such test."""
+        ...
+
     def break_device(self) -> bool:
         """Make the device latch a fault of its own; False where the emulated device has no such thing."""
         ...

@@ -17,13 +17,16 @@ from devices.refproto import (
     Ack,
     AckResult,
     Arm,
+    Defect,
     Disarm,
     FaultCode,
     Heartbeat,
     HostMessage,
     Identify,
+    Limits,
     Query,
     ResetFault,
+    SelfTest,
     SetLevel,
     Stop,
 )
@@ -58,6 +61,8 @@ class Firmware:
         Frames ignored because their number was old.
     measured_ua : float
         What the device's own ammeter read last, uA; the output stage sets it.
+    defects : Defect
+        What a self-test would find now; the output stage sets it.
     """
 
     def __init__(self) -> None:
@@ -68,8 +73,10 @@ class Firmware:
         self.revision = 0
         self.dropped = 0
         self.measured_ua = 0.0
+        self.defects = Defect(0)
         self._target_ua = 0
         self._max_level_ua = 0
+        self._latched_ua_s = 0
         self._rise_ua_ms = 0.0
         self._fall_ua_ms = DOWN_SLEW_UA_S / 1000.0
         self._heard_k = 0
@@ -85,6 +92,13 @@ class Firmware:
     def timeout_k(self) -> int | None:
         """Index (ms) at which silence of the host trips; None while the timer is off."""
         return None if self.state in (_IDLE, _FAULT) else self._heard_k + HOST_TIMEOUT_MS
+
+    @property
+    def limits(self) -> Limits | None:
+        """What is latched; None while disarmed."""
+        if self.state is _IDLE or self.state is _FAULT:
+            return None
+        return Limits(self.ack_seq, self._max_level_ua, self._latched_ua_s, HOST_TIMEOUT_MS, MAX_LEASE_MS)
 
     def press_button(self) -> None:
         """The emergency button on the case."""
@@ -154,6 +168,8 @@ class Firmware:
                 return self._reset_fault()
             case Query():
                 self.revision += 1
+            case SelfTest():
+                return self._test_itself()
             case None:
                 return AckResult.NOT_UNDERSTOOD
         return AckResult.OK
@@ -166,6 +182,7 @@ class Firmware:
         if not (1 <= level_ua <= MAX_LEVEL_UA and 1 <= slew_ua_s <= MAX_SLEW_UA_S):
             return AckResult.OVER_LIMIT
         self._max_level_ua = level_ua
+        self._latched_ua_s = slew_ua_s
         self._rise_ua_ms = slew_ua_s / 1000.0
         self._enter(_ARMED)
         return AckResult.OK
@@ -194,9 +211,22 @@ class Firmware:
                 DOWN_SLEW_UA_S if stop_class == StopClass.S1_ABORT_RAMP else self._rise_ua_ms * 1000.0
             )
 
+    def _test_itself(self) -> AckResult:
+        if self.state is not _IDLE and self.state is not _FAULT:
+            return AckResult.NOT_IDLE
+        if self.defects:
+            self.fault = FaultCode.SELF_TEST
+            self._latch(FaultCode.SELF_TEST)
+        elif self.fault == FaultCode.SELF_TEST:
+            self.fault = FaultCode.NONE
+            self._enter(_IDLE)
+        return AckResult.OK
+
     def _reset_fault(self) -> AckResult:
         if abs(self.measured_ua) > ZERO_UA:
             return AckResult.NOT_AT_ZERO
+        if self.fault == FaultCode.SELF_TEST:
+            return AckResult.FAULT_LATCHED
         if self.state is _FAULT:
             self.fault = FaultCode.NONE
             self._enter(_IDLE)

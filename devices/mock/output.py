@@ -10,7 +10,7 @@ import msgspec
 
 from devices.mock import numbers
 from devices.mock.faults import ActiveFaults
-from devices.refproto import IMPEDANCE_OVER_RANGE_OHM
+from devices.refproto import IMPEDANCE_OVER_RANGE_OHM, Defect
 from devices.stimulator import DeviceState
 
 _MIN_IMPEDANCE_UA: Final = 50.0
@@ -77,6 +77,12 @@ class OutputStage:
         self._impedance_ohm: int | None = None
         self._pulse_mv: list[float] | None = None
         self._pulse_base_mv = 0.0
+
+    def defects(self) -> Defect:
+        """What a test into the internal resistor finds: whether converter, output stage and ammeter agree."""
+        names = self._faults.names
+        wrong = any(name in names for name in ("stuck_output", "stuck_adc", "gain_x2", "wrong_polarity", "over_current"))
+        return Defect.OUTPUT_AND_AMMETER if wrong else Defect(0)
 
     def power_off(self) -> None:
         """Lose the supply: the relay falls open, nothing is remembered."""

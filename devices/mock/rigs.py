@@ -100,6 +100,12 @@ class VirtualReferenceRig:
         """Pull the cable."""
         self._wire.pulled = True
 
+    def fail_self_check(self) -> bool:
+        """An ammeter that does not move."""
+        self._model.inject(faults.parse("stuck_adc"))
+        self.pass_time(0.01)
+        return True
+
     def break_device(self) -> bool:
         """Press the emergency button on the device."""
         self._model.inject(faults.parse("emergency_button"))
@@ -175,6 +181,12 @@ class SerialReferenceRig:
     def break_line(self) -> None:
         """Pull the cable: the pty hangs up, the device lives on."""
         self._tell("unplug")
+
+    def fail_self_check(self) -> bool:
+        """An ammeter that does not move."""
+        self._tell("inject stuck_adc")
+        self.pass_time(0.05)
+        return True
 
     def break_device(self) -> bool:
         """Press the emergency button on the device."""

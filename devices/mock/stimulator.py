@@ -22,13 +22,19 @@ from devices.mock.meter import Meter
 from devices.mock.output import OutputParameters, OutputStage, Sensed
 from devices.refframe import MAX_HOST_PAYLOAD, MAX_SEQ, Decoder, Frame
 from devices.refproto import (
+    MINOR,
     Ack,
+    AckResult,
+    Arm,
     DeviceMessage,
     FrameError,
     HostMessage,
     Identify,
     IdentityReply,
+    Query,
     Report,
+    SelfTest,
+    SelfTestResult,
     encode,
     parse_host,
 )
@@ -36,6 +42,7 @@ from devices.stimulator import Identity
 from devices.units import NS_PER_MS
 
 MAX_OUTPUT_BYTES: Final = 65_536
+LIMITS_EVERY: Final = 10
 
 
 class _Due(msgspec.Struct, frozen=True, gc=False):
@@ -116,6 +123,7 @@ class StimulatorModel:
         self._inbox: deque[_Due] = deque()
         self._seq = 0
         self._revision = 0
+        self._reports = 0
         self._report_k = self._k + 1
         self._resting = False
 
@@ -154,6 +162,13 @@ class StimulatorModel:
                 # Answered at once, and what still waited is void: a host on a virtual clock can open without
                 # time passing, and the numbering of an earlier host is gone.
                 self._inbox.clear()
+                self._take(_Due(self._k, arrived, frame.seq, message))
+                self._resting = False
+                continue
+            if isinstance(message, SelfTest):
+                # Likewise, behind what waits: real hardware takes up to 200 ms.
+                while self._inbox:
+                    self._take(self._inbox.popleft())
                 self._take(_Due(self._k, arrived, frame.seq, message))
                 self._resting = False
                 continue
@@ -320,14 +335,26 @@ class StimulatorModel:
             firmware.fault,
         )
         self._send(report)
+        self._reports += 1
+        latched = firmware.limits
+        if latched is not None and self._reports % LIMITS_EVERY == 0:
+            self._send(latched)
 
     def _take(self, due: _Due) -> None:
+        if isinstance(due.message, SelfTest):
+            self.firmware.defects = self._stage.defects()
         answer = self.firmware.handle(due.seq, due.message, due.arrived_k)
         if answer is None:
             return
         self._send(answer)
-        if isinstance(due.message, Identify):
-            self._send(IdentityReply(due.seq, self._identity))
+        latched = self.firmware.limits
+        match due.message:
+            case Identify():
+                self._send(IdentityReply(due.seq, MINOR, self._identity))
+            case SelfTest() if answer.result is AckResult.OK:
+                self._send(SelfTestResult(due.seq, self.firmware.defects))
+            case Arm() | Query() if latched is not None:
+                self._send(latched)
 
     def _send(self, message: DeviceMessage) -> None:
         faults = self.faults

@@ -79,6 +79,13 @@ class ForgetsToCut(ReferenceStimulator):
         self._wire.close()
 
 
+class SkipsTheSelfTest(ReferenceStimulator):
+    """Opens whatever answers."""
+
+    def _test(self) -> None:
+        pass
+
+
 class ClaimsALongerWire(ReferenceStimulator):
     """Declares less in the mode than the opened device takes."""
 
@@ -108,6 +115,7 @@ FOUND = [
     (GoesOnAlone, "ends_a_lease_that_is_not_renewed"),
     (ArmsBehindTheBack, "stops_at_once_from_every_state"),
     (SaysHardware, "identifies_itself_as_what_it_is"),
+    (SkipsTheSelfTest, "refuses_a_device_that_fails_its_self_check"),
     (ReportsItsWish, "rises_holds_and_reports"),
     (NeverInDoubt, "assumes_the_larger_current_when_replies_are_lost"),
     (ForgetsToCut, "ends_at_zero_when_closed"),

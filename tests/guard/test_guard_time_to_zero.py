@@ -55,3 +55,19 @@ def test_what_nothing_ends_has_no_bound_and_says_so() -> None:
     assert rows["the guard"].bound_s is None
     assert "must not be armed" in rows["the guard"].words
     assert rows["over-curr"].bound_s is None
+
+
+def test_the_modes_of_one_driver_have_tables_of_their_own() -> None:
+    """A peak of at most 30 s that nobody has proven, beside a watchdog that counts whole seconds."""
+    peak = msgspec.structs.replace(
+        CAPABILITIES, hardware_watchdog=False, host_timeout_s=30.0, command_latency_s=0.5, caveat="unproven on hardware"
+    )
+    watchdog = msgspec.structs.replace(CAPABILITIES, self_expiring_lease=False, host_timeout_s=2.0, command_latency_s=0.05)
+    rows = {
+        name: next(row for row in time_to_zero(can, effective(FULL, can)) if row.cause.startswith("the guard dies"))
+        for name, can in (("peak", peak), ("watchdog", watchdog))
+    }
+    assert rows["peak"].bound_s == pytest.approx(30.6)
+    assert rows["peak"].words.endswith("(unproven on hardware)")
+    assert rows["watchdog"].bound_s is not None
+    assert rows["watchdog"].bound_s <= 2.2

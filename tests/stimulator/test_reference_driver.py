@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import termios
+
 import pytest
 from stimulator_bench import Bench
 
@@ -70,10 +73,10 @@ def test_open_cuts_first_then_identifies_and_takes_no_virtual_time() -> None:
     who = driver.open()
     assert who.emulator
     assert who.serial_number == "EMU-1"
-    assert wire.messages() == [proto.Stop(StopClass.S0_CUT), proto.Identify()]
+    assert wire.messages() == [proto.Stop(StopClass.S0_CUT), proto.Identify(), proto.SelfTest()]
     assert bench.now == 0
     assert driver.open() == who
-    assert len(wire.messages()) == 2
+    assert len(wire.messages()) == 3
 
 
 def test_a_new_driver_finds_the_device_at_zero_and_disarmed() -> None:
@@ -85,7 +88,7 @@ def test_a_new_driver_finds_the_device_at_zero_and_disarmed() -> None:
     last = bench.run(50)[-1]
     assert last.state is DeviceState.IDLE
     assert abs(bench.model.current_ua) <= 10.0
-    assert last.ack_seq == 2
+    assert last.ack_seq == 3
 
 
 def test_arm_ramp_hold_stop() -> None:
@@ -329,7 +332,7 @@ def test_what_the_device_said_to_an_earlier_host_is_no_answer() -> None:
     other.open()
     assert all(readback.ack_seq <= other.last_seq for readback in other.poll(bench.now))
     bench.clock.advance_to(bench.now + NS_PER_S)
-    assert other.poll(bench.now)[-1].ack_seq == 2
+    assert other.poll(bench.now)[-1].ack_seq == 3
 
 
 @pytest.mark.parametrize(
@@ -339,3 +342,23 @@ def test_what_the_device_said_to_an_earlier_host_is_no_answer() -> None:
 def test_a_port_that_is_none_is_named(path: str, words: str) -> None:
     with pytest.raises(DeviceNotFoundError, match=f"{path} {words}"):
         ReferenceStimulator(SerialWire(path)).open()
+
+
+def test_the_line_is_opened_raw_at_115200_8n1_without_flow_control_and_exclusively() -> None:
+    master, slave = os.openpty()
+    try:
+        wire = SerialWire(os.ttyname(slave))
+        wire.open()
+        iflag, oflag, cflag, lflag, ispeed, ospeed, _ = termios.tcgetattr(wire.fileno())
+        assert (ispeed, ospeed) == (termios.B115200, termios.B115200)
+        assert cflag & termios.CSIZE == termios.CS8
+        assert not cflag & (termios.PARENB | termios.CSTOPB | termios.CRTSCTS)
+        assert not iflag & (termios.IXON | termios.IXOFF | termios.ICRNL | termios.ISTRIP)
+        assert not oflag & termios.OPOST
+        assert not lflag & (termios.ICANON | termios.ECHO | termios.ISIG)
+        with pytest.raises(DeviceNotFoundError, match="in use by another program"):
+            SerialWire(os.ttyname(slave)).open()
+        wire.close()
+    finally:
+        os.close(master)
+        os.close(slave)

@@ -28,12 +28,14 @@ U32 = st.integers(0, 2**32 - 2)
 SEQ = st.integers(1, MAX_SEQ)
 TEXT = st.text(max_size=8)
 HOST = st.one_of(
-    st.sampled_from([proto.Identify(), proto.Disarm(), proto.Heartbeat(), proto.ResetFault(), proto.Query()]),
+    st.sampled_from(list(proto._BARE.values())),
     st.builds(proto.Arm, U32, U32),
     st.builds(proto.SetLevel, I32, st.integers(0, 65_535)),
     st.builds(proto.Stop, st.sampled_from(StopClass)),
 )
 DEVICE = st.one_of(
+    st.builds(proto.Limits, U32, U32, U32, st.integers(0, 65_535), st.integers(0, 65_535)),
+    st.builds(proto.SelfTestResult, U32, st.integers(0, 65_535).map(proto.Defect)),
     st.builds(proto.Ack, U32, st.sampled_from(proto.AckResult)),
     st.builds(
         proto.Report,
@@ -49,6 +51,7 @@ DEVICE = st.one_of(
     st.builds(
         proto.IdentityReply,
         U32,
+        st.integers(0, 255),
         st.builds(
             Identity, maker=TEXT, model=TEXT, serial_number=TEXT, firmware=TEXT, emulator=st.booleans()
         ),
@@ -169,9 +172,9 @@ def test_host_frames_refused(frame: Frame, words: str) -> None:
     [
         (Frame(1, proto.Code.REPORT, b"\x09" + bytes(23)), "state 9"),
         (Frame(1, proto.Code.ACK, bytes(4) + b"\x63"), "result 99"),
-        (Frame(1, proto.Code.IDENTITY, bytes(5) + b"\x05ab"), "maker"),
-        (Frame(1, proto.Code.IDENTITY, bytes(9) + b"x"), "left over"),
-        (Frame(1, proto.Code.IDENTITY, bytes(5) + b"\x01\xff\0\0\0"), "UTF-8"),
+        (Frame(1, proto.Code.IDENTITY, bytes(6) + b"\x05ab"), "maker"),
+        (Frame(1, proto.Code.IDENTITY, bytes(10) + b"x"), "left over"),
+        (Frame(1, proto.Code.IDENTITY, bytes(6) + b"\x01\xff\0\0\0"), "UTF-8"),
     ],
 )
 def test_device_frames_refused(frame: Frame, words: str) -> None:
@@ -182,4 +185,4 @@ def test_device_frames_refused(frame: Frame, words: str) -> None:
 def test_too_long_a_name_is_an_error_of_the_sender() -> None:
     who = Identity(maker="m" * 33, model="", serial_number="", firmware="", emulator=True)
     with pytest.raises(ValueError, match="longer than 32 bytes"):
-        proto.encode(1, proto.IdentityReply(1, who))
+        proto.encode(1, proto.IdentityReply(1, 1, who))

@@ -17,7 +17,7 @@ import pytest
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 COMMANDS = [
     "simulate", "replay", "live", "verify", "show", "check", "stop", "mock amplifier", "mock stimulator", "bench", "latency",
-    "calibrate", "estimators",
+    "calibrate", "estimators", "drivers",
 ]
 
 

@@ -31,6 +31,8 @@ def test_the_wheel_holds_three_packages_and_nothing_else(tmp_path: Path) -> None
     assert any(name.startswith("cext/kernel") and name.endswith(".so") for name in names)
     for needed in ("loop/configs/simulate.toml", "cext/kernel.pyi", "loop/py.typed", "devices/py.typed", "cext/py.typed"):
         assert needed in names
+    for needed in ("reference_serial_protocol.md", "conformance/checks.py", "mock/rigs.py"):
+        assert f"devices/{needed}" in names
     assert not [name for name in names if "test" in name]
 
 
