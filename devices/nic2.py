@@ -8,15 +8,16 @@ changes are timed by our own clock, and status is used to notice an end, never a
 from __future__ import annotations
 
 import math
-from typing import Annotated, Final, Literal
+from typing import Final
 
 import msgspec
-from msgspec import Meta
 
 from devices import nic2_codec as codec
 from devices.driver import Driver, DriverError, tcp_address
 from devices.nic2_codec import Change, Nic2CodecError, Peak
+from devices.nic2_hello import Greeting
 from devices.nic2_line import Conversation
+from devices.nic2_modes import LATENCY_S, MAX_HOLD_MS, MODES, Mode, Nic2Options, capabilities
 from devices.nic2_plan import Course, Leg, course, legs, why_not
 from devices.nic2_prepare import RESTING, START, Preparation, steps
 from devices.nic2_table import TABLES, Op, Status
@@ -38,16 +39,8 @@ from devices.tcp_wire import TcpWire
 from devices.units import NS_PER_MS, NS_PER_S
 from devices.wires import Wire
 
-Mode = Literal["peak", "timed", "plain"]
-
 NIC_PORT: Final = 1235
-HELLO_TRIES: Final = 25
-CONSENT_TRIES: Final = 20
-TRY_EVERY_S: Final = 1.0
-FIRST_TRY_S: Final = 0.2
 ASK_EVERY_MS: Final = 100
-PEAK_MAX_LEVEL_UA: Final = 1000
-MAX_HOLD_MS: Final = 10_000
 ABORT_AGAIN_MS: Final = 500
 ABORT_DEAF_MS: Final = 2000
 START_BUDGET_MS: Final = 5000
@@ -55,77 +48,7 @@ CUT_MS: Final = 100
 CLOSE_BUDGET_MS: Final = 2000
 ABORT_SLEW_UA_MS: Final = 2.0
 MAX_DEVICE_SLEW_UA_S: Final = 200
-# How late the device may follow: radio and program.
-LATENCY_S: Final = 0.5
 PROTOCOL_SPARE_S: Final = 5.0
-
-Channel = Annotated[int, Meta(ge=1, le=codec.MAX_CHANNELS)]
-ProtocolName = Annotated[str, Meta(pattern=r"^[ -~]{1,64}\Z")]
-
-
-class Nic2Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[device.options]`` of driver nic2.
-
-    `channels` is how many the Starstim has; `target` and `returns` are channel numbers from 1: the level flows at the target,
-    the returns share it equally. `protocol` names a protocol that the operator has made in NIC with 0 uA on all channels: in
-    mode timed it lasts one gate, `protocol_s` seconds, otherwise all day. `impedance_protocol` names one that gives current to
-    all electrodes in use, which NIC needs to measure their impedance. `accept_unproven_expiry` is the operator's word for mode
-    timed: that the protocol ends after this program has died is not proven on hardware.
-    """
-
-    channels: Annotated[int, Meta(ge=2, le=codec.MAX_CHANNELS)]
-    target: Channel
-    returns: Annotated[tuple[Channel, ...], Meta(min_length=1, max_length=codec.MAX_CHANNELS - 1)]
-    protocol: ProtocolName
-    impedance_protocol: ProtocolName
-    protocol_s: Annotated[float, Meta(ge=1.0, le=1260.0)] | None = None
-    accept_unproven_expiry: bool = False
-    version: Literal["04.07"] = "04.07"
-
-    def __post_init__(self) -> None:
-        """Refuse a montage that is none."""
-        codec.spread(0, self.target, self.returns, self.channels)
-
-
-MODES: Final[dict[str, str]] = {
-    "peak": "one gate is one self-expiring peak: ramps and hold of at most 10 s each",
-    "timed": "levels inside an NIC protocol that lasts one gate, whose end is the coarse lease; needs accept_unproven_expiry",
-    "plain": "levels inside an NIC protocol that lasts all day: nothing ends them when this program dies, so it is never armed",
-}
-
-_UNPROVEN: Final = {
-    "peak": "that a peak completes and ends after this program has died is not proven on hardware; try it on a dummy head, and "
-    "keep the operator at NIC's abort button",
-    "timed": "that the NIC protocol ends the current after this program has died is not proven on hardware; try it on a dummy "
-    "head, and keep the operator at NIC's abort button",
-    "plain": "a current set by NIC's online change goes on when this program dies, until somebody presses abort in NIC",
-}
-
-
-def capabilities(mode: str, options: Nic2Options) -> Capabilities:
-    """What Starstim can do in `mode`."""
-    longest_s = {
-        "peak": 3.0 * codec.MAX_TIME_MS / 1000.0,
-        "timed": options.protocol_s or 0.0,
-    }
-    return Capabilities(
-        self_expiring_lease=mode in longest_s,
-        hardware_watchdog=False,
-        measures_current=False,
-        unipolar=False,
-        device_ramp=True,
-        max_level_ua=PEAK_MAX_LEVEL_UA if mode == "peak" else codec.MAX_CHANNEL_UA,
-        resolution_ua=1.0,
-        command_latency_s=LATENCY_S,
-        host_timeout_s=longest_s.get(mode, 0.0),
-        min_transition_s=codec.MIN_TIME_MS / 1000.0,
-        readback_interval_s=0.25,
-        max_transition_s=codec.MAX_TIME_MS / 1000.0,
-        whole_gate=mode in longest_s,
-        max_hold_s={"peak": MAX_HOLD_MS / 1000.0, "timed": options.protocol_s}.get(mode),
-        caveat=_UNPROVEN[mode],
-    )
-
 
 class _Gate(msgspec.Struct):
     """The gate under way: what it should deliver, and what is still to be sent (ms after `begun_ns`)."""
@@ -226,11 +149,9 @@ class Nic2Stimulator:
         self._begin_session()
         self._boots += 1
         try:
-            self._hello()
-            self._consent()
-            identity = self._who()
-            main = self._reply(Op.QUERY_STATUS)
-            self._main = main if isinstance(main, Status) else None
+            greeting = Greeting(self._wire, self._line, self._table)
+            identity, self._main = greeting.greet(self._options)
+            self._now_ns = greeting.now_ns
             self._start_preparation(with_impedance=True)
             while not self._ready:
                 self._wait(ASK_EVERY_MS / 2000.0)
@@ -249,69 +170,6 @@ class Nic2Stimulator:
         self._line.since(0)
         self._identity = identity
         return identity
-
-    def _hello(self) -> None:
-        for i in range(HELLO_TRIES):
-            status = self._reply(Op.VERSION, self._table.version)
-            if status in (Status.IDLE, Status.REMOTE_CONTROL_ALLOWED):
-                return
-            if status is Status.VERSION_RECEIVED:
-                raise DeviceNotFoundError(f"{self._wire.name}: NIC does not speak version {self._table.version}")
-            if status is None:
-                raise DeviceNotFoundError(f"{self._wire.name} can be reached, but does not answer as NIC2 does")
-            self._pause(min(TRY_EVERY_S, FIRST_TRY_S * 2.0**i))
-        raise DeviceNotFoundError(f"{self._wire.name}: NIC does not get ready; is the Starstim switched on and connected?")
-
-    def _consent(self) -> None:
-        for _ in range(CONSENT_TRIES):
-            status = self._reply(Op.QUERY_STATUS)
-            if status is Status.REMOTE_CONTROL_REJECTED:
-                raise DeviceRefusedError(f"{self._wire.name}: the operator rejected remote control in NIC")
-            if status is Status.REMOTE_CONTROL_ALLOWED:
-                return
-            self._pause(TRY_EVERY_S)
-        raise DeviceRefusedError(
-            f"{self._wire.name}: nobody allowed remote control in NIC within {CONSENT_TRIES} s; press Yes there, then try again"
-        )
-
-    def _who(self) -> Identity:
-        version, channels, line = (
-            self._reply(op) for op in (Op.READ_MATNIC_VERSION, Op.READ_CHANNELS, Op.READ_DEVICE_SETTINGS)
-        )
-        if channels != self._options.channels:
-            raise DeviceRefusedError(
-                f"{self._wire.name}: the device has {channels} channels; key `device.options.channels` says "
-                f"{self._options.channels}"
-            )
-        try:
-            found = codec.parse_settings(str(line))
-        except Nic2CodecError as error:
-            raise DeviceNotFoundError(f"{self._wire.name}: {error}") from error
-        return Identity(
-            maker="Neuroelectrics",
-            model=found.kind or "Starstim",
-            serial_number=found.address,
-            firmware=f"{found.firmware}; {version}",
-            emulator="emulat" in f"{version} {found.kind}".lower(),
-        )
-
-    def _reply(self, op: Op, text: str = "") -> Status | int | str | None:
-        """Ask and wait for the answer, 3 s at most; None if there is none."""
-        self._line.ask(op, self._now_ns, text)
-        for _ in range(3):
-            answers, _ = self._line.pump(self._now_ns)
-            if answers:
-                return answers[0][1]
-            self._wait(TRY_EVERY_S)
-        answers, _ = self._line.pump(self._now_ns)
-        return answers[0][1] if answers else None
-
-    def _pause(self, seconds: float) -> None:
-        """Let time pass; nothing has been asked, so what comes meanwhile is dropped."""
-        end_ns = self._now_ns + round(seconds * NS_PER_S)
-        while self._now_ns < end_ns:
-            self._wait((end_ns - self._now_ns) / NS_PER_S)
-            self._wire.read()
 
     def _wait(self, budget_s: float) -> None:
         left_s = self._wire.wait(budget_s)
@@ -630,18 +488,21 @@ class Nic2Stimulator:
             self._prepare.statuses(main, phase)
         elif self._abort_first_ns is not None:
             if main in RESTING:
-                self._over(by_nic=False)
+                self._over()
             elif self._now_ns - self._abort_first_ns > ABORT_DEAF_MS * NS_PER_MS:
                 self._fault = "NIC does not abort: press abort in NIC's window now, or switch the Starstim off"
         elif self._mode == "timed" and self._gate is not None and not self._gate.started:
             self._judge_start(main, phase)
         elif main is not Status.PROTOCOL_RUNNING and (self._gate is not None or (self._ready and self._mode != "timed")):
             if main is Status.PROTOCOL_ABORTING:
+                self._leave_alone()
                 self._abort(0)
             elif main in RESTING:
                 if main is Status.PROTOCOL_ERROR:
                     self._fault = "NIC's protocol ended in an error"
-                self._over(by_nic=True)
+                if self._gate is None or self._now_ns < self._gate.course.end_ns:
+                    self._leave_alone()
+                self._over()
 
     def _judge_start(self, main: Status, phase: Status) -> None:
         gate = self._gate
@@ -658,16 +519,18 @@ class Nic2Stimulator:
             self._fault = f"NIC's protocol {self._options.protocol} did not start within {START_BUDGET_MS / 1000:g} s"
             self._abort(0)
 
-    def _over(self, *, by_nic: bool) -> None:
+    def _leave_alone(self) -> None:
+        """Somebody at NIC ended it, and may have had a reason: only an operator's reset goes on."""
+        self._armed = None
+        self._left_alone = True
+
+    def _over(self) -> None:
         """NIC's protocol has ended: nothing flows, and nothing can until it is prepared anew."""
         self._gate, self._follow = None, None
         self._assumed_until_ns, self._assumed_ua = 0, 0
         self._abort_at_ns = self._abort_sent_ns = self._abort_first_ns = None
         self._ready = False
-        if by_nic:
-            self._armed = None
-            self._left_alone = True  # somebody at NIC may have had a reason: only an operator's reset goes on
-        elif self._armed is not None:
+        if self._armed is not None:
             self._start_preparation(with_impedance=False)
 
     def _start_preparation(self, *, with_impedance: bool) -> None:

@@ -10,7 +10,8 @@ from devices.driver import tcp_address
 from devices.mock.faults import NIC2_FAULTS, parse
 from devices.mock.nic2 import Nic2Model, NicSettings
 from devices.mock.rigs import SerialReferenceRig
-from devices.nic2 import NIC_PORT, Mode, Nic2Options, Nic2Stimulator, capabilities
+from devices.nic2 import NIC_PORT, Nic2Stimulator
+from devices.nic2_modes import Mode, Nic2Options, capabilities
 from devices.stimulator import Capabilities, DeviceLostError, Stimulator
 from devices.tcp_wire import TcpWire
 from devices.units import NS_PER_MS, NS_PER_S
