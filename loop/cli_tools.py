@@ -228,6 +228,12 @@ def mock_stimulator(
     electrodes: Annotated[
         str | None, typer.Option(metavar="NAME[:key=value,...]", help="Electrodes and skin; see --list-electrodes.")
     ] = None,
+    gate: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="nic2: how long the protocol lasts that takes one gate.")
+    ] = None,
+    outlet: Annotated[
+        str | None, typer.Option(metavar="NAME", help="nic2: stream a simulated patient's EEG and markers under this name.")
+    ] = None,
     list_electrodes: Annotated[
         bool, typer.Option("--list-electrodes", help="List the electrodes' numbers, ranges and provenance, and end.")
     ] = False,
@@ -255,13 +261,16 @@ def mock_stimulator(
         return
     try:
         for text in fault or ():
-            faults.parse(text)
+            faults.parse(text, emulator.FAULTS)
         numbers.pair_values(electrodes or numbers.DEFAULT_PAIR)
     except (faults.FaultError, numbers.NumberError) as error:
         raise ConfigError(str(error)) from error
     arguments = ["--seed", str(seed)]
-    given = (("--link", link), ("--listen", listen), ("--meter", meter), ("--control", control), ("--electrodes", electrodes))
-    for option, value in given:
+    given: dict[str, object] = {
+        "--link": link, "--listen": listen, "--meter": meter, "--control": control, "--electrodes": electrodes,
+        "--gate": gate, "--outlet": outlet,
+    }  # fmt: skip
+    for option, value in given.items():
         if value is not None:
             arguments += [option, str(value)]
     for text in fault or ():

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 SIMULATE_CHUNK_S: Final = 0.05
 REPLAY_CHUNK_S: Final = 0.1
-_GUARD_START_S: Final = 10.0
+# Long enough for an operator's consent at the device's own screen; a guard that cannot start says so at once.
+_GUARD_START_S: Final = 120.0
 _GUARD_END_S: Final = 5.0
 _LAST_WORDS_S: Final = 2.0
 _SOFTWARE: Final = ("cereloop", "numpy", "scipy", "mne", "mne-realtime", "pylsl", "msgspec", "pyserial")
