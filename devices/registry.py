@@ -23,6 +23,7 @@ from devices.stimulator import Capabilities, Stimulator
 GROUP: Final = "cereloop.devices"
 BUILT_IN: Final = {
     "reference": "devices.reference",
+    "labjack": "devices.labjack",
     "simulated": "devices.mock.simulated",
 }
 

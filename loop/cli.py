@@ -306,8 +306,9 @@ def _options(
 
 def main() -> None:
     """Run the command line; bad input ends in one sentence, never in a traceback."""
-    from loop import cli_estimate, cli_tools
+    from loop import cli_devices, cli_estimate, cli_tools
 
+    cli_devices.register(app)
     cli_tools.register(app)
     cli_estimate.register(app)
     try:
