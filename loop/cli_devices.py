@@ -122,7 +122,8 @@ def calibrate_output(
         typer.echo(msgspec.json.encode(found_line).decode())
         return
     typer.echo(
-        f"{identity.model} {identity.serial_number}: {found_line.gain_ma_per_v:.4f} mA/V, {found_line.offset_ua:+.1f} uA at 0 V, at "
-        f"most {found_line.residual_ua:.1f} uA off the line"
+        f"{identity.model} {identity.serial_number}: {found_line.gain_ma_per_v:.4f} mA/V, "
+        f"{found_line.offset_ua:+.1f} uA at 0 V, "
+        f"at most {found_line.residual_ua:.1f} uA off"
     )
     typer.echo(f"calibration  {out} (until {found_line.expires})")
