@@ -24,6 +24,7 @@ GROUP: Final = "cereloop.devices"
 BUILT_IN: Final = {
     "reference": "devices.reference",
     "nic2": "devices.nic2",
+    "labjack": "devices.labjack",
     "simulated": "devices.mock.simulated",
 }
 

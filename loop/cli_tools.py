@@ -234,6 +234,9 @@ def mock_stimulator(
     outlet: Annotated[
         str | None, typer.Option(metavar="NAME", help="nic2: stream a simulated patient's EEG and markers under this name.")
     ] = None,
+    resistor: Annotated[
+        float | None, typer.Option(metavar="OHM", help="labjack: a resistor in place of the body, for calibrate-output.")
+    ] = None,
     list_electrodes: Annotated[
         bool, typer.Option("--list-electrodes", help="List the electrodes' numbers, ranges and provenance, and end.")
     ] = False,
@@ -268,7 +271,7 @@ def mock_stimulator(
     arguments = ["--seed", str(seed)]
     given: dict[str, object] = {
         "--link": link, "--listen": listen, "--meter": meter, "--control": control, "--electrodes": electrodes,
-        "--gate": gate, "--outlet": outlet,
+        "--gate": gate, "--outlet": outlet, "--resistor": resistor,
     }  # fmt: skip
     for option, value in given.items():
         if value is not None:

@@ -21,6 +21,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 COMMANDS = [
     "simulate", "replay", "live", "verify", "show", "check", "stop", "mock amplifier", "mock stimulator", "bench", "latency",
     "calibrate", "estimators", "dose", "checklist", "drivers", "allocate", "unblind", "separation", "control",
+    "calibrate-output",
 ]
 
 
