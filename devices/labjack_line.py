@@ -139,10 +139,12 @@ class Line:
             self._unsent = self._unsent[taken:]
 
     def _match(self, reply: reg.Reply) -> tuple[Asked, tuple[int, ...]]:
-        """The request that a reply belongs to: a LabJack answers in order."""
-        if not self._waiting or self._waiting[0].number & reg.MAX_TRANSACTION != reply.transaction:
+        """The request that a reply belongs to: answers come in order, so what was asked before is not answered any more."""
+        if not any(asked.number & reg.MAX_TRANSACTION == reply.transaction for asked in self._waiting):
             raise DeviceProtocolError(f"{self.name}: wrong acknowledgement, of transaction {reply.transaction}")
         asked = self._waiting.popleft()
+        while asked.number & reg.MAX_TRANSACTION != reply.transaction:
+            asked = self._waiting.popleft()
         self.heard = asked.number
         if reply.exception:
             verb = "read" if asked.is_read else "written"

@@ -534,6 +534,7 @@ class Nic2Stimulator:
             self._start_preparation(with_impedance=False)
 
     def _start_preparation(self, *, with_impedance: bool) -> None:
+        self._stop_preparing()  # NIC may still wait for a parameter, and would take the next request for it
         options = self._options
         todo = steps(
             self._main,

@@ -110,7 +110,8 @@ class LabJackModel:
         self._stuck_ain: tuple[float, float] | None = None
         self._off_until_k: int | None = None
         self._injections: list[tuple[int, Injection]] = []
-        self._inbox: deque[tuple[int, Request]] = deque()
+        self._connection = 0
+        self._inbox: deque[tuple[int, int, Request]] = deque()
         self._outbox: deque[tuple[int, bytes]] = deque()
         self._outbox_bytes = 0
         self._flash: dict[str, float] = {}
@@ -148,12 +149,12 @@ class LabJackModel:
             due = self._k + self._latency.randint(*REPLY_MS)
             if self._inbox:
                 due = max(due, self._inbox[-1][0])
-            self._inbox.append((due, request))
+            self._inbox.append((due, self._connection, request))
 
     def client_gone(self) -> None:
-        """The connection has ended: what it still had to say is void, the outputs stay as they are."""
+        """The connection has ended: what it had asked is still done, the answers are void, the outputs stay as they are."""
+        self._connection += 1
         self._decoder = RequestDecoder()
-        self._inbox.clear()
         self._outbox.clear()
         self._outbox_bytes = 0
 
@@ -214,7 +215,10 @@ class LabJackModel:
             self._off_until_k = None
             self._power_up()
         while self._inbox and self._inbox[0][0] <= k:
-            self._answer(self._inbox.popleft()[1])
+            _, connection, request = self._inbox.popleft()
+            answer = self._obeyed(request)
+            if connection == self._connection:
+                self._send(answer)
         self._watch(k)
         demand_ua = self._demand_ua() if self._off_until_k is None else 0.0
         contact = self.faults.contact(k) if self.faults.touches_contact else SOUND
@@ -264,7 +268,8 @@ class LabJackModel:
 
     # ---- registers
 
-    def _answer(self, request: Request) -> None:
+    def _obeyed(self, request: Request) -> bytes:
+        """Do what is asked; the frame that answers it."""
         words: list[int] = []
         exception = 0
         if request.function == 3:
@@ -282,7 +287,7 @@ class LabJackModel:
                 exception = self._write(register, request.values)
         else:
             exception = ILLEGAL_FUNCTION
-        self._send(reg.reply_frame(request, tuple(words), exception))
+        return reg.reply_frame(request, tuple(words), exception)
 
     def _read(self, register: reg.Register) -> float:
         if register in (reg.AIN0, reg.AIN1):

@@ -12,8 +12,6 @@ Exit codes: 0 ended in order, 2 wrong arguments, 3 a path or address could not b
 from __future__ import annotations
 
 import argparse
-import select
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -21,13 +19,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from devices import priority
-from devices.driver import DriverError, tcp_address
+from devices.driver import DriverError
 from devices.mock import faults, numbers
 from devices.mock.electrodes import ElectrodeParameters
 from devices.mock.faults import NIC2_FAULTS
 from devices.mock.meter import Meter
 from devices.mock.nic2 import Nic2Model, NicSettings
-from devices.mock.stimulator_process import PathError, ProcessSettings, Rig
+from devices.mock.stimulator_process import PathError, ProcessSettings
+from devices.mock.tcp_rig import TcpRig, listen_address
 
 FAULTS: Final = NIC2_FAULTS
 NIC_PORT: Final = 1235
@@ -40,92 +39,17 @@ class NicProcessSettings(ProcessSettings, frozen=True, kw_only=True):
     nic: NicSettings = NicSettings()
 
 
-class _Rig(Rig):
-    """The server, one client, the model, the meter file and the control channel."""
-
+class _Rig(TcpRig):
     vocabulary = FAULTS
 
     def __init__(self, settings: NicProcessSettings, announce: Callable[[str], None]) -> None:
         self._nic = settings
-        self._client: socket.socket | None = None
-        super().__init__(settings, announce)
-
-    def _open_line(self) -> str:
-        host, port = self._nic.listen
-        try:
-            self._server = socket.create_server((host, port), backlog=4)
-        except OSError as error:
-            raise PathError(f"{host}:{port}: {error.strerror or error}; choose another address by --listen") from error
-        self._server.settimeout(0.0)
-        self._poll.register(self._server, select.POLLIN)
-        host, port = self._server.getsockname()[:2]
-        return f"{host}:{port}"
-
-    def _close_line(self) -> None:
-        self._drop_client()
-        self._poll.unregister(self._server)
-        self._server.close()
+        super().__init__(settings, settings.listen, announce)
 
     def _make_model(self, meter: Meter) -> Nic2Model:
         given = self._nic
-        self._starstim = Nic2Model(self._start_ns, given.seed, given.nic, given.body, meter)
-        return self._starstim
-
-    def _read_host(self, ready: list[int]) -> bytes:
-        if self._server.fileno() in ready:
-            self._take_client()
-        client = self._client
-        if client is None or client.fileno() not in ready or "half_open" in self._starstim.faults:
-            return b""
-        try:
-            data = client.recv(65_536)
-        except BlockingIOError:
-            return b""
-        except OSError:
-            data = b""
-        if not data:
-            self._drop_client()
-        return data
-
-    def _write_host(self) -> None:
-        if self._starstim.hung_up:
-            self._starstim.hung_up = False
-            self._drop_client()
-        data = self._starstim.take_output()
-        client = self._client
-        if client is None:
-            return
-        self._unsent += data
-        if not self._unsent:
-            return
-        try:
-            self._unsent = self._unsent[client.send(self._unsent) :]
-        except BlockingIOError:
-            return
-        except OSError:
-            self._drop_client()
-
-    def _take_client(self) -> None:
-        try:
-            client, _ = self._server.accept()
-        except OSError:
-            return
-        if self._client is not None:
-            client.close()
-            return
-        client.settimeout(0.0)
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._client = client
-        self._poll.register(client, select.POLLIN)
-
-    def _drop_client(self) -> None:
-        client, self._client = self._client, None
-        if client is None:
-            return
-        self._poll.unregister(client)
-        client.close()
-        self._unsent = b""
-        self._starstim.client_gone()
+        self.device = model = Nic2Model(self._start_ns, given.seed, given.nic, given.body, meter)
+        return model
 
     def _whereabouts(self) -> dict[str, Any]:
         nic = self._nic.nic
@@ -155,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         chosen = tuple(faults.parse(text, FAULTS) for text in given.fault)
         body = ElectrodeParameters.named(given.electrodes)
-        listen = _address(given.listen)
+        listen = listen_address(given.listen, NIC_PORT)
     except (faults.FaultError, numbers.NumberError, DriverError) as error:
         parser.error(str(error))
     if not 2 <= given.channels <= 32 or not 1.0 <= given.gate <= 3600.0:
@@ -191,13 +115,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             streams.wait()
         rig.close()
     return 0
-
-
-def _address(text: str) -> tuple[str, int]:
-    """Host and port to listen at; port 0 is any."""
-    if text.endswith(":0"):
-        return tcp_address(text[:-2], NIC_PORT)[0], 0
-    return tcp_address(text, NIC_PORT)
 
 
 if __name__ == "__main__":

@@ -243,6 +243,18 @@ def nic2(directory: Path) -> Iterator[Rig]:
         rig.close()
 
 
+@contextlib.contextmanager
+def labjack(directory: Path) -> Iterator[Rig]:
+    """A current source behind a LabJack, over Modbus TCP."""
+    from devices.mock.labjack_rigs import LabJackProcessRig
+
+    rig = LabJackProcessRig(directory)
+    try:
+        yield rig
+    finally:
+        rig.close()
+
+
 def _virtual_nic2(mode: Literal["peak", "timed", "plain"]) -> Callable[[Path], AbstractContextManager[Rig]]:
     @contextlib.contextmanager
     def rig(_directory: Path) -> Iterator[Rig]:
@@ -260,5 +272,6 @@ RIGS: Final[Mapping[str, Callable[[Path], AbstractContextManager[Rig]]]] = {
     "nic2-peak": _virtual_nic2("peak"),
     "nic2-timed": _virtual_nic2("timed"),
     "nic2-plain": _virtual_nic2("plain"),
+    "labjack": labjack,
 }
 """One line a driver: the conformance suite runs over all of them."""

@@ -61,11 +61,17 @@ class TcpRig(Rig):
 
     def _close_line(self) -> None:
         self._drop_client()
+        self._poll.unregister(self._server)
         self._server.close()
 
     def _read_host(self, ready: list[int]) -> bytes:
+        data = self._receive(ready)
+        # After the old client's end has been seen, or who connects anew at once would be turned away.
         if self._server.fileno() in ready:
             self._take_client()
+        return data
+
+    def _receive(self, ready: list[int]) -> bytes:
         client = self._client
         if client is None or client.fileno() not in ready or "half_open" in self.device.faults:
             return b""

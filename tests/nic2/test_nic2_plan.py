@@ -47,7 +47,7 @@ def test_a_late_start_shortens_the_hold_and_not_the_end() -> None:
         ((100, 99, 1000, 1000), 10_000, "rise of 99 ms"),
         ((100, 1000, 1000, 10_001), 10_000, "fall of 10001 ms"),
         ((101, 1000, 1000, 1000), 10_000, "armed for at most 100 uA/s"),
-        ((600, 10_000, 1000, 10_000), 10_000, r"slower than the 61 uA/s .* ramp_s = 9.8"),
+        ((600, 10_000, 1000, 10_000), 10_000, r"slower than the 61 uA/s .*ramp_s = 9.8"),
         ((620, 10_000, 10_001, 10_000), 10_000, "hold of 10001 ms"),
         ((620, 10_000, 99, 10_000), None, "hold of 99 ms"),
     ],
