@@ -1,21 +1,19 @@
-"""Which drivers there are: the built-ins, and those of others by the entry point group ``cereloop.devices``.
+"""Which drivers there are, and what a configuration's ``[device]`` chooses of them.
 
-A name of a built-in belongs to the built-in: what another package registers under it is listed with the reason, and never
-used. What ``device.driver = "reference"`` drives is thus the same on every machine.
+Those of other packages come by the entry point group ``cereloop.devices``, under the rules of `devices.plugins`: what
+``device.driver = "reference"`` drives is the same on every machine.
 """
 
 from __future__ import annotations
 
 import difflib
-import importlib
-import re
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
 import msgspec
 
 from devices.driver import AnyDriver, Driver, DriverError, PulseDriver
+from devices.plugins import Plugins
 from devices.pulses import PulseCapabilities, PulseStimulator
 from devices.settings import Device
 from devices.stimulator import Capabilities, Stimulator
@@ -27,13 +25,6 @@ BUILT_IN: Final = {
     "labjack": "devices.labjack",
     "simulated": "devices.mock.simulated",
 }
-
-_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
-# What somebody else's module can raise while it is loaded, short of ending the process.
-_BROKEN: Final = (
-    ImportError, SyntaxError, NameError, AttributeError, LookupError, TypeError, ValueError, ArithmeticError, AssertionError,
-    OSError, RuntimeError,
-)  # fmt: skip
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -105,40 +96,24 @@ def find(name: str) -> AnyDriver:
     DriverError
         If there is none of that name, or it cannot be used.
     """
-    if name in BUILT_IN:
-        return _built_in(name)
-    points = _points()
-    named = [point for point in points if point.name == name]
-    if not named:
-        known = sorted({*BUILT_IN, *(point.name for point in points)})
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
+    found = _DRIVERS.find(name)
+    if found is None:
+        near = _DRIVERS.near(name)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(_DRIVERS.names())}"
         raise DriverError(f"key `device.driver` is {name!r}, which is no driver here; {hint}")
-    driver, problem = _load(named[0], points)
-    if driver is None:
-        raise DriverError(f"key `device.driver`: {name} of {_origin(named[0])} cannot be used: {problem}")
-    return driver
+    if found.plugin is None:
+        raise DriverError(f"key `device.driver`: {name} of {found.origin} cannot be used: {found.problem}")
+    return found.plugin
 
 
 def available() -> list[Entry]:
     """All drivers, built-ins first; those that cannot be used with the reason."""
     entries = []
-    for name in BUILT_IN:
-        driver = _built_in(name)
-        entries.append(Entry(driver.name, driver.summary, dict(driver.modes), "built in"))
-    points = _points()
-    for point in points:
-        other, problem = _load(point, points)
-        if other is None:
-            entries.append(Entry(point.name, "", {}, _origin(point), problem))
-        else:
-            entries.append(Entry(point.name, other.summary, dict(other.modes), _origin(point)))
+    for found in _DRIVERS.every():
+        driver = found.plugin
+        summary, modes = ("", {}) if driver is None else (driver.summary, dict(driver.modes))
+        entries.append(Entry(found.name, summary, modes, found.origin, found.problem))
     return entries
-
-
-def _built_in(name: str) -> AnyDriver:
-    driver: AnyDriver = importlib.import_module(BUILT_IN[name]).DRIVER
-    return driver
 
 
 def _mode(driver: AnyDriver, mode: str) -> str:
@@ -169,32 +144,6 @@ def _option_words(driver: AnyDriver, options: Mapping[str, Any], message: str) -
     return f"key `device.options{path}`: {what[0].lower()}{what[1:]}" + (f" (it is {got!r})" if got is not None else "")
 
 
-def _points() -> list[EntryPoint]:
-    return sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value))
-
-
-def _origin(point: EntryPoint) -> str:
-    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.value
-
-
-def _load(point: EntryPoint, points: list[EntryPoint]) -> tuple[AnyDriver | None, str]:
-    """The driver of an entry point, or the reason why it cannot be used."""
-    if point.name in BUILT_IN:
-        return None, f"`{point.name}` is the name of a built-in, which is never replaced; its author must choose another"
-    if not _NAME.fullmatch(point.name):
-        return None, "its name must be lower-case letters, digits and underscores, a letter first"
-    others = [other for other in points if other.name == point.name and other is not point]
-    if others:
-        return None, f"{', '.join(map(_origin, others))} registers the same name; uninstall one of them"
-    try:
-        driver = point.load()
-    except _BROKEN as error:
-        words = str(error).strip().splitlines()
-        return None, f"it fails to load ({type(error).__name__}{': ' + words[0] if words else ''})"
-    problem = _shortcomings(point.name, driver)
-    return (None, problem) if problem else (driver, "")
-
-
 def _shortcomings(name: str, driver: Any) -> str:
     if not isinstance(driver, Driver | PulseDriver):
         return f"its entry point names a {type(driver).__name__}; name an instance of devices.driver.Driver or PulseDriver"
@@ -207,3 +156,6 @@ def _shortcomings(name: str, driver: Any) -> str:
     if not driver.options.__struct_config__.forbid_unknown_fields:
         return "its `options` takes unknown keys; declare it with forbid_unknown_fields=True"
     return ""
+
+
+_DRIVERS: Final[Plugins[AnyDriver]] = Plugins(GROUP, BUILT_IN, "DRIVER", _shortcomings)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import loop
+from devices import plugins
 from loop.estimators import registry
 from loop.estimators.errors import EstimatorError
 
@@ -47,7 +48,7 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Register:
         monkeypatch.setitem(sys.modules, module.__name__, module)
         points.append(EntryPoint(name, f"{module.__name__}:PLUGIN", registry.GROUP))
 
-    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == registry.GROUP else [])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points if group == registry.GROUP else [])
     return add
 
 
