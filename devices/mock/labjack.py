@@ -17,8 +17,8 @@ from devices import labjack_registers as reg
 from devices.labjack_registers import RegisterError, Request, RequestDecoder
 from devices.mock import electrodes
 from devices.mock.electrodes import SOUND, ElectrodeParameters, ElectrodeState
-from devices.mock.faults import FAULTS as ALL_FAULTS
 from devices.mock.faults import ActiveFaults, Injection
+from devices.mock.labjack_faults import LABJACK_FAULTS
 from devices.mock.meter import Meter
 from devices.units import NS_PER_MS
 
@@ -27,13 +27,6 @@ DAC_STEP_V: Final = 5.0 / 4096  # T7: 12 bit over 5 V
 AIN_NOISE_V: Final = 0.0003
 REPLY_MS: Final = (1, 3)
 ILLEGAL_FUNCTION, ILLEGAL_ADDRESS, ILLEGAL_VALUE = 1, 2, 3
-_NAMES: Final = (
-    "garbage", "truncated", "over_current", "gain_x2", "offset", "low_supply", "wrong_polarity", "open_circuit", "chatter",
-    "motion", "reset", "stuck_output", "stuck_adc", "slow_replies", "lost_replies", "half_open", "impedance_rise", "short",
-    "bridge",
-)  # fmt: skip
-FAULTS: Final = {name: ALL_FAULTS[name] for name in _NAMES}
-"""What can be wrong with it; the emergency button is on no LabJack."""
 
 
 class SourceParameters(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,7 +82,7 @@ class LabJackModel:
     ) -> None:
         draw = random.Random(f"source {seed}")
         self.meter = meter or Meter(start_ns)
-        self.faults = ActiveFaults(FAULTS)
+        self.faults = ActiveFaults(LABJACK_FAULTS)
         self.current_ua = self.voltage_v = 0.0
         self.trips = 0
         self.hung_up = False

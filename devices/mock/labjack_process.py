@@ -21,8 +21,8 @@ from devices.driver import DriverError
 from devices.labjack import MODBUS_PORT
 from devices.mock import faults, numbers
 from devices.mock.electrodes import ElectrodeParameters
-from devices.mock.labjack import FAULTS as LABJACK_FAULTS
 from devices.mock.labjack import LabJackModel, SourceParameters
+from devices.mock.labjack_faults import LABJACK_FAULTS
 from devices.mock.meter import Meter
 from devices.mock.stimulator_process import PathError, ProcessSettings
 from devices.mock.tcp_rig import TcpRig, listen_address

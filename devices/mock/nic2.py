@@ -15,8 +15,9 @@ import msgspec
 
 from devices.mock import electrodes
 from devices.mock.electrodes import SOUND, ElectrodeParameters, ElectrodeState
-from devices.mock.faults import NIC2_FAULTS, ActiveFaults, Injection
+from devices.mock.faults import ActiveFaults, Injection
 from devices.mock.meter import Meter
+from devices.mock.nic2_faults import NIC2_FAULTS
 from devices.mock.nic2_program import NicProgram, NicProtocol
 from devices.mock.output import OutputParameters, OutputStage
 from devices.nic2_codec import Request, RequestDecoder

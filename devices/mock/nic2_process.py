@@ -22,9 +22,9 @@ from devices import priority
 from devices.driver import DriverError
 from devices.mock import faults, numbers
 from devices.mock.electrodes import ElectrodeParameters
-from devices.mock.faults import NIC2_FAULTS
 from devices.mock.meter import Meter
 from devices.mock.nic2 import Nic2Model, NicSettings
+from devices.mock.nic2_faults import NIC2_FAULTS
 from devices.mock.stimulator_process import PathError, ProcessSettings
 from devices.mock.tcp_rig import TcpRig, listen_address
 

@@ -7,8 +7,9 @@ from typing import Final
 
 from devices.clock import VirtualClock
 from devices.driver import tcp_address
-from devices.mock.faults import NIC2_FAULTS, parse
+from devices.mock.faults import parse
 from devices.mock.nic2 import Nic2Model, NicSettings
+from devices.mock.nic2_faults import NIC2_FAULTS
 from devices.mock.rigs import SerialReferenceRig
 from devices.nic2 import NIC_PORT, Nic2Stimulator
 from devices.nic2_modes import Mode, Nic2Options, capabilities

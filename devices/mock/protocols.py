@@ -12,7 +12,7 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
-from devices.mock.faults import FaultSpec
+from devices.mock.fault_spec import FaultSpec
 
 MODULES: Final = {
     "reference": "devices.mock.stimulator_process",

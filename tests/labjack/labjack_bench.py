@@ -12,7 +12,8 @@ from devices.labjack_calibration import OutputCalibration, Point
 from devices.labjack_driver import LabJackStimulator
 from devices.mock.electrodes import ElectrodeParameters
 from devices.mock.faults import parse
-from devices.mock.labjack import FAULTS, LabJackModel
+from devices.mock.labjack import LabJackModel
+from devices.mock.labjack_faults import LABJACK_FAULTS
 from devices.mock.labjack_process import resistor
 from devices.stimulator import DeviceLostError, Readback
 from devices.units import NS_PER_MS
@@ -125,4 +126,4 @@ class Bench:
         self.run(0.3, lambda: self.driver.set_level(level_ua, 250))
 
     def inject(self, text: str) -> None:
-        self.model.inject(parse(text, FAULTS))
+        self.model.inject(parse(text, LABJACK_FAULTS))
