@@ -10,21 +10,20 @@ Exit codes: 0 ended in order, 2 wrong arguments, 3 a path or address could not b
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Final
 
-from devices import priority
+import msgspec
+
 from devices.driver import DriverError
 from devices.labjack import MODBUS_PORT
-from devices.mock import faults, numbers
+from devices.mock import process_command
+from devices.mock.device_rig import ProcessSettings
 from devices.mock.electrodes import ElectrodeParameters
 from devices.mock.labjack import LabJackModel, SourceParameters
 from devices.mock.labjack_faults import LABJACK_FAULTS
 from devices.mock.meter import Meter
-from devices.mock.stimulator_process import PathError, ProcessSettings
 from devices.mock.tcp_rig import TcpRig, listen_address
 
 FAULTS: Final = LABJACK_FAULTS
@@ -52,48 +51,26 @@ class _Rig(TcpRig):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line of the process; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m devices.mock.labjack_process",
-        description="A LabJack T7 with an isolated current source, a body and a meter, as a Modbus TCP server.",
-        epilog=f"example: --listen {USUAL} --meter run.meter --fault over_current:extra_ua=300@12.5",
+    parser = process_command.parser(
+        "devices.mock.labjack_process",
+        "A LabJack T7 with an isolated current source, a body and a meter, as a Modbus TCP server.",
+        f"--listen {USUAL} --meter run.meter --fault over_current:extra_ua=300@12.5",
     )
     parser.add_argument("--listen", default=USUAL, metavar="HOST:PORT", help=f"port 0 takes any that is free (default {USUAL})")
-    parser.add_argument("--meter", type=Path, metavar="FILE", help="write what truly flows to this file")
-    parser.add_argument("--control", metavar="PATH", help="listen on this local socket; '-' takes standard input")
-    parser.add_argument("--seed", type=int, default=0, help="draws errors, latencies and noise (default 0)")
     parser.add_argument("--gain", type=float, default=1.0, metavar="MA_PER_V", help="of the current source (default 1)")
     parser.add_argument("--resistor", type=float, metavar="OHM", help="a resistor in place of the body, for calibrate-output")
-    parser.add_argument("--electrodes", default=numbers.DEFAULT_PAIR, metavar="NAME[:key=value,...]", help="the pair")
-    parser.add_argument(
-        "--fault", action="append", default=[], metavar="NAME[:key=value,...][@SECONDS]", help="inject a fault; repeatable"
-    )
     given = parser.parse_args(arguments)
-    try:
-        chosen = tuple(faults.parse(text, FAULTS) for text in given.fault)
-        body = ElectrodeParameters.named(given.electrodes) if given.resistor is None else resistor(given.resistor)
-        listen = listen_address(given.listen, MODBUS_PORT)
-    except (faults.FaultError, numbers.NumberError, DriverError) as error:
-        parser.error(str(error))
+    settings = process_command.settings(parser, given, FAULTS)
     if not 0.1 <= given.gain <= 10.0 or not (given.resistor is None or 10.0 <= given.resistor <= 100_000.0):
         parser.error("--gain takes 0.1 to 10 mA/V, --resistor 10 to 100000 ohm")
-    settings = ProcessSettings(
-        seed=given.seed,
-        body=body,
-        meter=given.meter,
-        control=given.control if given.control in (None, "-") else Path(given.control),
-        faults=chosen,
-    )
+    if given.resistor is not None:
+        settings = msgspec.structs.replace(settings, body=resistor(given.resistor))
     try:
-        priority.claim_processor(priority.HARDWARE)
-        rig = _Rig(settings, SourceParameters(gain_ma_per_v=given.gain), listen, lambda text: print(text, flush=True))
-    except PathError as error:
-        print(error.args[0], file=sys.stderr)
-        return 3
-    try:
-        rig.serve()
-    finally:
-        rig.close()
-    return 0
+        listen = listen_address(given.listen, MODBUS_PORT)
+    except DriverError as error:
+        parser.error(str(error))
+    source = SourceParameters(gain_ma_per_v=given.gain)
+    return process_command.serve(lambda: _Rig(settings, source, listen, process_command.print_line))
 
 
 def resistor(ohm: float) -> ElectrodeParameters:

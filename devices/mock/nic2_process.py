@@ -11,110 +11,89 @@ Exit codes: 0 ended in order, 2 wrong arguments, 3 a path or address could not b
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Final
 
-from devices import priority
 from devices.driver import DriverError
-from devices.mock import faults, numbers
-from devices.mock.electrodes import ElectrodeParameters
+from devices.mock import process_command
+from devices.mock.device_rig import ProcessSettings
 from devices.mock.meter import Meter
 from devices.mock.nic2 import Nic2Model, NicSettings
 from devices.mock.nic2_faults import NIC2_FAULTS
-from devices.mock.stimulator_process import PathError, ProcessSettings
 from devices.mock.tcp_rig import TcpRig, listen_address
 
 FAULTS: Final = NIC2_FAULTS
 NIC_PORT: Final = 1235
 
 
-class NicProcessSettings(ProcessSettings, frozen=True, kw_only=True):
-    """As of the reference stimulator; `listen` is host and port, `nic` what an operator has set up in NIC."""
-
-    listen: tuple[str, int] = ("127.0.0.1", NIC_PORT)
-    nic: NicSettings = NicSettings()
-
-
 class _Rig(TcpRig):
+    """NIC's server; with `outlet` the patient's streams run as long as it does."""
+
     vocabulary = FAULTS
 
-    def __init__(self, settings: NicProcessSettings, announce: Callable[[str], None]) -> None:
-        self._nic = settings
-        super().__init__(settings, settings.listen, announce)
+    def __init__(
+        self,
+        settings: ProcessSettings,
+        nic: NicSettings,
+        listen: tuple[str, int],
+        outlet: str | None,
+        announce: Callable[[str], None],
+    ) -> None:
+        self._nic = nic
+        self._outlet = outlet
+        super().__init__(settings, listen, announce)
+
+    def serve(self) -> None:
+        """Serve, and stream where that is wanted, until told to end."""
+        if self._outlet is None:
+            super().serve()
+            return
+        # liblsl can abort its host: never in the process of the device.
+        command = [sys.executable, "-m", "devices.mock.nic2_streams", self._outlet]
+        command += ["--meter", str(self._settings.meter), "--seed", str(self._settings.seed)]
+        streams = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        try:
+            super().serve()
+        finally:
+            streams.terminate()
+            streams.wait()
 
     def _make_model(self, meter: Meter) -> Nic2Model:
-        given = self._nic
-        self.device = model = Nic2Model(self._start_ns, given.seed, given.nic, given.body, meter)
+        given = self._settings
+        self.device = model = Nic2Model(self._start_ns, given.seed, self._nic, given.body, meter)
         return model
 
     def _whereabouts(self) -> dict[str, Any]:
-        nic = self._nic.nic
+        nic = self._nic
         protocols = [nic.zero_protocol, nic.gate_protocol, nic.impedance_protocol]
         return {**super()._whereabouts(), "protocols": protocols}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line of the process; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m devices.mock.nic2_process",
-        description="NIC2's remote stimulation server with an emulated Starstim, a body and a meter.",
-        epilog="example: --listen 127.0.0.1:1235 --meter run.meter --fault hang_up@20",
+    parser = process_command.parser(
+        "devices.mock.nic2_process",
+        "NIC2's remote stimulation server with an emulated Starstim, a body and a meter.",
+        "--listen 127.0.0.1:1235 --meter run.meter --fault hang_up@20",
     )
     parser.add_argument("--listen", default=f"127.0.0.1:{NIC_PORT}", metavar="HOST:PORT", help="port 0 takes any that is free")
-    parser.add_argument("--meter", type=Path, metavar="FILE", help="write what truly flows to this file")
-    parser.add_argument("--control", metavar="PATH", help="listen on this local socket; '-' takes standard input")
-    parser.add_argument("--seed", type=int, default=0, help="draws errors, latencies and noise (default 0)")
     parser.add_argument("--channels", type=int, default=8, metavar="N", help="of the device (default 8)")
     parser.add_argument("--gate", type=float, default=60.0, metavar="SECONDS", help="duration of the protocol for one gate")
     parser.add_argument("--outlet", metavar="NAME", help="stream a simulated patient as NAME-EEG, NAME-Markers and so on")
-    parser.add_argument("--electrodes", default=numbers.DEFAULT_PAIR, metavar="NAME[:key=value,...]", help="the pair")
-    parser.add_argument(
-        "--fault", action="append", default=[], metavar="NAME[:key=value,...][@SECONDS]", help="inject a fault; repeatable"
-    )
     given = parser.parse_args(arguments)
-    try:
-        chosen = tuple(faults.parse(text, FAULTS) for text in given.fault)
-        body = ElectrodeParameters.named(given.electrodes)
-        listen = listen_address(given.listen, NIC_PORT)
-    except (faults.FaultError, numbers.NumberError, DriverError) as error:
-        parser.error(str(error))
+    settings = process_command.settings(parser, given, FAULTS)
     if not 2 <= given.channels <= 32 or not 1.0 <= given.gate <= 3600.0:
         parser.error("--channels takes 2 to 32, --gate 1 to 3600 seconds")
     if given.outlet is not None and given.meter is None:
         parser.error("--outlet needs --meter FILE: the patient feels the current that the meter shows")
-    settings = NicProcessSettings(
-        seed=given.seed,
-        body=body,
-        meter=given.meter,
-        control=given.control if given.control in (None, "-") else Path(given.control),
-        faults=chosen,
-        listen=listen,
-        nic=NicSettings(channels=given.channels, gate_s=given.gate),
-    )
     try:
-        priority.claim_processor(priority.HARDWARE)
-        rig = _Rig(settings, lambda text: print(text, flush=True))
-    except PathError as error:
-        print(error.args[0], file=sys.stderr)
-        return 3
-    streams: subprocess.Popen[bytes] | None = None
-    try:
-        if given.outlet is not None:
-            # liblsl can abort its host: never in the process of the device.
-            command = [sys.executable, "-m", "devices.mock.nic2_streams", given.outlet]
-            command += ["--meter", str(given.meter), "--seed", str(given.seed)]
-            streams = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        rig.serve()
-    finally:
-        if streams is not None:
-            streams.terminate()
-            streams.wait()
-        rig.close()
-    return 0
+        listen = listen_address(given.listen, NIC_PORT)
+    except DriverError as error:
+        parser.error(str(error))
+    nic = NicSettings(channels=given.channels, gate_s=given.gate)
+    return process_command.serve(lambda: _Rig(settings, nic, listen, given.outlet, process_command.print_line))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from devices.driver import tcp_address
+from devices.mock.device_rig import DeviceRig, EmulatedDevice, PathError, ProcessSettings
 from devices.mock.faults import ActiveFaults
-from devices.mock.stimulator_process import EmulatedDevice, PathError, ProcessSettings, Rig
 
 
 class TcpDevice(EmulatedDevice, Protocol):
@@ -23,7 +23,7 @@ class TcpDevice(EmulatedDevice, Protocol):
         ...
 
 
-class TcpRig(Rig):
+class TcpRig(DeviceRig):
     """The server, one client, the model, the meter file and the control channel; a subclass makes the model.
 
     Parameters
