@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from loop.calibration.file import Array, Rest
+from loop.calibration.head_model import head_model
 from loop.calibration.rest import rest_statistics
-from loop.calibration.spatial import Side, head_model, lcmv_weights, lead_fields, relative_sensitivity, sensitivity
+from loop.calibration.spatial import Side, lcmv_weights, lead_fields, relative_sensitivity, sensitivity
 from loop.config import Config
 from loop.estimator import design
 from loop.events import Layout

@@ -1,4 +1,4 @@
-"""What one to two minutes of rest tell: which channels are good, how they vary together in each band, and what is an artefact.
+"""What one to two minutes of rest tell: how the good channels vary together in each band, and what is an artefact.
 
 Everything rests on the same causal sections that the kernel will use, on the average of the good channels as reference, and on
 medians where a few bad seconds must not decide.
@@ -14,14 +14,17 @@ import numpy as np
 import numpy.typing as npt
 from scipy import signal
 
+from loop.calibration.bad_channels import LEAST_CHANNELS, find_bad
 from loop.calibration.errors import CalibrationError
+from loop.calibration.spectrum import above_1_hz, held, noise_bandwidth_hz, welch
 from loop.estimator import RING, TAU_MUSCLE_S, Bank
-from loop.montage import spherical_position, standard_label
+from loop.montage import standard_label
+
+__all__ = ["LEAST_CHANNELS", "RestStatistics", "held", "noise_bandwidth_hz", "rest_statistics", "spectra"]
 
 Float64s = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
-LEAST_CHANNELS: Final = 8
 LEAST_CLEAN_S: Final = 30.0
 WANTED_CLEAN_S: Final = 60.0
 LEAST_MUSCLE_Z: Final = 4.0
@@ -31,17 +34,7 @@ _WARM_UP_S: Final = 3.0
 # How many times a channel's median power a block may reach. The fewer degrees of freedom a band has in half a second (theta
 # 3, beta 16, muscle 100), the more its power varies by itself.
 _MOST_POWER: Final = {"theta": 10.0, "beta": 6.0, "muscle": 4.0}
-_SPECTRUM_S: Final = 2.0
-
-_FLAT_UV: Final = 0.5
-_MOST_FLAT: Final = 0.2
 _MOST_STILL: Final = 0.2
-_MOST_LOST: Final = 0.02
-_NOISY_Z: Final = 4.0
-_NOISY_TIMES: Final = 3.0
-_QUIET_TIMES: Final = 6.0
-_LEAST_SPREAD: Final = 0.2
-_LEAST_ALIKE: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,7 +135,7 @@ def rest_statistics(
     filled = held(samples_uv)
     filled -= np.median(filled, axis=0)
     usable = finite & (np.abs(np.where(finite, samples_uv, 0.0)) < rail_uv)
-    bad = _find_bad(samples_uv, filled, sfreq_hz, labels, candidates, bank.muscle_band_hz, rail_uv=rail_uv, line_hz=line_hz)
+    bad = find_bad(samples_uv, filled, sfreq_hz, labels, candidates, bank.muscle_band_hz, rail_uv=rail_uv, line_hz=line_hz)
     good = candidates & np.array([label not in bad for label in labels])
     if good.sum() < LEAST_CHANNELS:
         found = f"; bad: {', '.join(list(bad)[:8])}" if bad else ""
@@ -219,14 +212,8 @@ def spectra(samples_uv: Float64s, rest: RestStatistics, filters: Float64s) -> tu
     eeg = held(samples_uv[:, rest.good])
     eeg -= np.median(eeg, axis=0)
     eeg -= eeg.mean(axis=1, keepdims=True)
-    projected = _above_1_hz(eeg @ filters[:, rest.good].T, rest.sfreq_hz)
-    return _welch(projected[rest.clean], rest.sfreq_hz)
-
-
-def noise_bandwidth_hz(sos: Float64s, sfreq_hz: float) -> float:
-    """Bandwidth through which white noise would have the power that it has behind these sections, in Hz."""
-    _, response = signal.sosfreqz(sos, worN=1 << 14, fs=sfreq_hz)
-    return float(np.mean(np.abs(response) ** 2) * sfreq_hz / 2.0)
+    projected = above_1_hz(eeg @ filters[:, rest.good].T, rest.sfreq_hz)
+    return welch(projected[rest.clean], rest.sfreq_hz)
 
 
 def _clean_samples(bands: dict[str, Float64s], eeg: Float64s, usable: Bools, sfreq_hz: float) -> Bools:
@@ -260,17 +247,6 @@ def _covariance(values: Float64s) -> Float64s:
     return np.asarray(values.T @ values / len(values), dtype=np.float64)
 
 
-def _above_1_hz(values: Float64s, sfreq_hz: float) -> Float64s:
-    high = signal.butter(2, 1.0, "highpass", fs=sfreq_hz, output="sos")
-    return np.asarray(signal.sosfilt(high, values, axis=0), dtype=np.float64)
-
-
-def _welch(values: Float64s, sfreq_hz: float) -> tuple[Float64s, Float64s]:
-    length = round(_SPECTRUM_S * sfreq_hz)
-    frequencies, power = signal.welch(values, fs=sfreq_hz, nperseg=length, average="median", axis=0)
-    return np.asarray(frequencies), np.asarray(power.T)
-
-
 def _white_density(own: Float64s, clean: Bools, sfreq_hz: float) -> Float64s:
     """Power density (n_good,) in µV²/Hz, high in the spectrum, of what in each channel no combination of the others explains.
 
@@ -287,7 +263,7 @@ def _white_density(own: Float64s, clean: Bools, sfreq_hz: float) -> Float64s:
 
 
 def _amplitude_limit(eeg: Float64s, clean: Bools, sfreq_hz: float) -> Float64s:
-    return np.asarray(2.0 * np.quantile(np.abs(_above_1_hz(eeg, sfreq_hz)[clean]), 0.995, axis=0))
+    return np.asarray(2.0 * np.quantile(np.abs(above_1_hz(eeg, sfreq_hz)[clean]), 0.995, axis=0))
 
 
 def _muscle_z_limit(muscle: Float64s | None, labels: Sequence[str], clean: Bools, sfreq_hz: float) -> float:
@@ -299,141 +275,3 @@ def _muscle_z_limit(muscle: Float64s | None, labels: Sequence[str], clean: Bools
     level = np.log(power[clean] + 1e-6)
     z = (level - level.mean()) / max(float(level.std()), 1e-9)
     return max(LEAST_MUSCLE_Z, float(np.quantile(z, 0.995)))
-
-
-# ---- channels
-
-
-def _find_bad(
-    samples_uv: Float64s,
-    filled: Float64s,
-    sfreq_hz: float,
-    labels: Sequence[str],
-    candidates: Bools,
-    muscle_band_hz: tuple[float, float] | None,
-    *,
-    rail_uv: float,
-    line_hz: float,
-) -> dict[str, str]:
-    """Bad candidates with the reason: first by what the amplifier shows, then against the rest of the cap."""
-    bad = _dead(samples_uv, sfreq_hz, rail_uv, candidates)
-    rest = np.array([i for i in np.flatnonzero(candidates) if i not in bad], dtype=np.int64)
-    if len(rest) >= LEAST_CHANNELS:
-        # The median as a reference: a single wild channel does not reach the others through it.
-        eeg = _above_1_hz(filled[:, rest] - np.median(filled[:, rest], axis=1, keepdims=True), sfreq_hz)
-        near = _neighbours([labels[i] for i in rest])
-        reasons = _wild(eeg, sfreq_hz, near, muscle_band_hz, line_hz)
-        reasons |= _lonely(eeg, sfreq_hz, near, set(reasons))
-        bad |= {int(rest[k]): reason for k, reason in reasons.items()}
-    return {labels[i]: bad[i] for i in sorted(bad)}
-
-
-def _dead(samples_uv: Float64s, sfreq_hz: float, rail_uv: float, candidates: Bools) -> dict[int, str]:
-    length = round(sfreq_hz)
-    whole = len(samples_uv) // length * length
-    bad: dict[int, str] = {}
-    for i in np.flatnonzero(candidates):
-        values = samples_uv[:, i]
-        finite = np.isfinite(values)
-        no_number = 1.0 - float(finite.mean())
-        railed = float((np.abs(values[finite]) >= rail_uv).mean()) if finite.any() else 0.0
-        flat = float((np.ptp(held(values[:whole]).reshape(-1, length), axis=1) < _FLAT_UV).mean())
-        if no_number > _MOST_LOST:
-            bad[int(i)] = f"no number in {100 * no_number:.0f} % of the samples"
-        elif railed > _MOST_LOST:
-            bad[int(i)] = f"at the amplifier's rail in {100 * railed:.0f} % of the samples"
-        elif flat > _MOST_FLAT:
-            bad[int(i)] = f"flat in {100 * flat:.0f} % of the seconds"
-    return bad
-
-
-def _wild(
-    eeg: Float64s, sfreq_hz: float, near: list[list[int]], muscle_band_hz: tuple[float, float] | None, line_hz: float
-) -> dict[int, str]:
-    """Channels whose power stands out from the cap's; near the neck, muscle is judged against neighbours, who share it."""
-    frequencies, power = _welch(eeg, sfreq_hz)
-    step = frequencies[1]
-    mains = np.abs(frequencies - line_hz) <= 1.0
-    below = (frequencies >= 1.0) & (frequencies <= min(40.0, line_hz - 5.0))
-    size, hum = (np.sqrt(power[:, part].sum(axis=1) * step) for part in (below, mains))
-    z, times = _against_cap(size)
-    hum_z, hum_times = _against_cap(hum)
-    reasons: dict[int, str] = {}
-    for i in range(len(power)):
-        if z[i] > _NOISY_Z and times[i] > _NOISY_TIMES:
-            reasons[i] = f"noisy: {times[i]:.1f} times the cap's usual amplitude (1–40 Hz)"
-        elif z[i] < -_NOISY_Z and times[i] < 1.0 / _QUIET_TIMES:
-            reasons[i] = f"hardly any signal: {times[i]:.2f} times the cap's usual amplitude (1–40 Hz)"
-        elif hum_z[i] > _NOISY_Z and hum_times[i] > _NOISY_TIMES and hum[i] > 2.0 * size[i]:
-            reasons[i] = f"mains: {hum[i]:.0f} µV, {hum_times[i]:.0f} times what the cap usually has"
-    if muscle_band_hz is not None:
-        low, high = muscle_band_hz
-        away = np.abs(frequencies / line_hz - np.round(frequencies / line_hz)) * line_hz > 2.0
-        fast = np.sqrt(power[:, (frequencies >= low) & (frequencies <= high) & away].sum(axis=1) * step)
-        fast_z, fast_times = _against_cap(fast)
-        for i, others in enumerate(near):
-            if i in reasons or fast_z[i] < _NOISY_Z or fast_times[i] < _NOISY_TIMES:
-                continue
-            beside = fast[i] / max(fast[k] for k in others) if others else 0.0
-            if beside > _NOISY_TIMES:
-                reasons[i] = f"noisy at {low:.0f}–{high:.0f} Hz: {beside:.1f} times its noisiest neighbour"
-    return reasons
-
-
-def _against_cap(size: Float64s) -> tuple[Float64s, Float64s]:
-    """Robust z of log amplitudes, and amplitudes in units of their median; very even caps are not taken at their word."""
-    times = np.maximum(size, 1e-9) / max(float(np.median(size)), 1e-9)
-    level = np.log(times)
-    return level / max(_LEAST_SPREAD, 1.4826 * float(np.median(np.abs(level)))), times
-
-
-def _neighbours(labels: Sequence[str]) -> list[list[int]]:
-    """The four nearest others within 60 degrees of each channel; none where a channel has no known site or few others."""
-    sites = [spherical_position(label) for label in labels]
-    where = np.array([site if site is not None else (np.nan,) * 3 for site in sites])
-    closeness = where @ where.T
-    np.fill_diagonal(closeness, np.nan)
-    out = []
-    for row in closeness:
-        within = [int(k) for k in np.argsort(-np.nan_to_num(row, nan=-2.0))[:4] if row[k] > 0.5]
-        out.append(within if len(within) >= 3 else [])
-    return out
-
-
-def _lonely(eeg: Float64s, sfreq_hz: float, near: list[list[int]], known: set[int]) -> dict[int, str]:
-    """Channels that none of their neighbours resembles (1–30 Hz, median over windows of 4 s); the worst goes first."""
-    low = signal.butter(2, 30.0, fs=sfreq_hz, output="sos")
-    every = max(1, int(sfreq_hz // 120.0))
-    slow = signal.sosfilt(low, eeg, axis=0)[::every]
-    length = round(4.0 * sfreq_hz / every)
-    windows = slow[: len(slow) // length * length].reshape(-1, length, eeg.shape[1])
-    with np.errstate(invalid="ignore"):
-        alike = np.nan_to_num(np.median([np.corrcoef(window.T) for window in windows], axis=0))
-    reasons: dict[int, str] = {}
-    out = set(known)
-    while True:
-        best = {
-            i: max(alike[i, k] for k in left)
-            for i, others in enumerate(near)
-            if i not in out and (left := [k for k in others if k not in out])
-        }
-        worst = min(best, key=lambda i: best[i], default=None)
-        if worst is None or best[worst] >= _LEAST_ALIKE:
-            return reasons
-        reasons[worst] = f"does not follow its neighbours (correlation {best[worst]:.2f})"
-        out.add(worst)
-
-
-def held(samples_uv: Float64s) -> Float64s:
-    """A copy with each value that is no number replaced by the one before it (the first ones by the first number, or 0)."""
-    out = np.array(samples_uv, dtype=np.float64)
-    columns = out.reshape(len(out), -1)
-    for i in np.flatnonzero(~np.isfinite(columns).all(axis=0)):
-        column = columns[:, i]
-        finite = np.flatnonzero(np.isfinite(column))
-        if len(finite) == 0:
-            column[:] = 0.0
-            continue
-        last = np.searchsorted(finite, np.arange(len(column)), side="right") - 1
-        column[:] = column[finite[np.maximum(last, 0)]]
-    return out
