@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import Final
 
 from devices import refproto
 from devices.driver import Driver, NoOptions, serial_path
 from devices.outstanding import Outstanding
+from devices.reference_hello import Greeting
+from devices.reference_line import MAX_WAITING_FRAMES, Line
 from devices.reference_watch import DamageWatch, LatchWatch
-from devices.refframe import VERSION, Decoder, Frame
+from devices.refframe import Frame
 from devices.refproto import MAX_LEASE_MS, AckResult, FrameError, HostMessage
 from devices.stimulator import (
     Capabilities,
     DeviceError,
     DeviceLostError,
-    DeviceNotFoundError,
     DeviceProtocolError,
     DeviceRefusedError,
     DeviceState,
     DeviceUncertainError,
-    DeviceUnfitError,
     Identity,
     Readback,
     StopClass,
@@ -29,13 +27,9 @@ from devices.stimulator import (
 from devices.units import NS_PER_MS
 from devices.wires import InProcessWire, SerialWire, Wire
 
-__all__ = ["CAPABILITIES", "DRIVER", "InProcessWire", "ReferenceStimulator", "SerialWire", "Wire"]
+__all__ = ["CAPABILITIES", "DRIVER", "MAX_WAITING_FRAMES", "InProcessWire", "ReferenceStimulator", "SerialWire", "Wire"]
 
-OPEN_BUDGET_S: Final = 3.0
-ASK_EVERY_S: Final = 0.3
-MAX_WAITING_FRAMES: Final = 32
 MAX_ASKED: Final = 256
-MAX_READS: Final = 16
 # Line, device and one report take 60 ms; what is not acknowledged after this may have been taken or lost.
 REPLY_BUDGET_NS: Final = 200 * NS_PER_MS
 
@@ -52,11 +46,6 @@ CAPABILITIES: Final = Capabilities(
     min_transition_s=0.0,
     readback_interval_s=0.05,
 )
-
-_ReplyT = TypeVar("_ReplyT", refproto.IdentityReply, refproto.SelfTestResult)
-
-_OVERTAKING: Final = (refproto.Stop, refproto.Disarm)
-_PERISHABLE: Final = (refproto.SetLevel, refproto.Heartbeat)
 
 _HOLDING: Final = (DeviceState.ARMED, DeviceState.ACTIVE)
 
@@ -83,20 +72,17 @@ class ReferenceStimulator:
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
         self._identity: Identity | None = None
-        self._last_seq = 0
-        self._begin_session()
+        self._begin_session(0)
 
-    def _begin_session(self) -> None:
-        self._decoder = Decoder()
+    def _begin_session(self, last_seq: int) -> None:
+        self._line = Line(self._wire, last_seq)
         self._readbacks: list[Readback] = []
         self._device_seq = 0
         self._boot_count: int | None = None
         self._damage = DamageWatch()
-        self._partial = b""
-        self._waiting: deque[tuple[bytes, HostMessage]] = deque()
         self._asked: dict[int, str] = {}
         self._latch = LatchWatch()
-        self._owed = Outstanding(REPLY_BUDGET_NS, self._last_seq)
+        self._owed = Outstanding(REPLY_BUDGET_NS, last_seq)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -111,7 +97,7 @@ class ReferenceStimulator:
     @property
     def last_seq(self) -> int:
         """Number of the newest frame sent; `Readback.ack_seq` catches up with it."""
-        return self._last_seq
+        return self._line.last_seq
 
     def fileno(self) -> int:
         """Descriptor that turns readable when the device has sent something; -1 in-process."""
@@ -139,13 +125,15 @@ class ReferenceStimulator:
         if self._identity is not None:
             return self._identity
         self._wire.open()
-        self._begin_session()
+        self._begin_session(self._line.last_seq)
         try:
-            self._identity = self._identify()
+            greeting = Greeting(self._wire, self._line, self._send)
+            self._identity = greeting.greet()
         except DeviceError:
             self._wire.close()
             raise
-        self._damage.forget(self._decoder)
+        self._device_seq = greeting.device_seq
+        self._damage.forget(self._line.decoder)
         return self._identity
 
     def arm(self, max_level_ua: int, max_slew_ua_s: int) -> None:
@@ -176,7 +164,7 @@ class ReferenceStimulator:
         self._require_open()
         self._require_certain("arm")
         self._command(refproto.Arm(max_level_ua, max_slew_ua_s))
-        self._latch.asked(self._last_seq, max_level_ua, max_slew_ua_s)
+        self._latch.asked(self._line.last_seq, max_level_ua, max_slew_ua_s)
 
     def disarm(self) -> None:
         """Zero at once, and no current until armed again. Raises DeviceLostError."""
@@ -253,18 +241,14 @@ class ReferenceStimulator:
         After a protocol error or a refusal the reports that came with it are returned by the next call.
         """
         self._require_open()
-        self._flush()
+        self._line.flush()
         trouble: DeviceError | None = None
-        for _ in range(MAX_READS):
-            data = self._wire.read()
-            if not data:
-                break
-            for frame in self._decoder.feed(data):
-                try:
-                    self._take(frame, t_ns)
-                except DeviceError as error:
-                    trouble = _worse(trouble, error)
-        damage = self._damage.judge(self._decoder, t_ns)
+        for frame in self._line.frames():
+            try:
+                self._take(frame, t_ns)
+            except DeviceError as error:
+                trouble = _worse(trouble, error)
+        damage = self._damage.judge(self._line.decoder, t_ns)
         if damage:
             trouble = _worse(trouble, DeviceProtocolError(f"{self._wire.name}: {damage}"))
         if self._owed.overdue(t_ns) and trouble is None:
@@ -288,55 +272,6 @@ class ReferenceStimulator:
                 pass  # the line is gone: the device's own host timeout ends the current
         self._wire.close()
 
-    def _identify(self) -> Identity:
-        reply = self._ask((refproto.Stop(StopClass.S0_CUT), refproto.Identify()), refproto.IdentityReply)
-        if reply is None:
-            raise DeviceNotFoundError(
-                f"{self._wire.name} can be opened, but no device there answered in the reference serial "
-                f"protocol, version {VERSION}, within {OPEN_BUDGET_S:g} s ({self._heard()}); check port, cable and power"
-            )
-        if reply.minor < refproto.MINOR:
-            raise DeviceRefusedError(
-                f"{self._wire.name} speaks version {VERSION}.{reply.minor} of the reference serial protocol; "
-                f"{VERSION}.{refproto.MINOR} or newer is needed: update its firmware"
-            )
-        self._test()
-        return reply.identity
-
-    def _test(self) -> None:
-        reply = self._ask((refproto.SelfTest(),), refproto.SelfTestResult)
-        if reply is None:
-            raise DeviceNotFoundError(f"{self._wire.name}: the device answered no self-test within {OPEN_BUDGET_S:g} s")
-        if reply.defects:
-            names = ", ".join(str(defect.name).lower().replace("_", " ") for defect in reply.defects)
-            raise DeviceUnfitError(f"{self._wire.name}: the device's self-test failed ({names}); it must not be used")
-
-    def _ask(self, messages: Sequence[HostMessage], kind: type[_ReplyT]) -> _ReplyT | None:
-        """Send and wait for the answer, again and again within the budget; only `open` may wait."""
-        first_seq = self._last_seq + 1
-        for _ in range(round(OPEN_BUDGET_S / ASK_EVERY_S)):
-            for message in messages:
-                self._send(message)
-            left = ASK_EVERY_S
-            while True:
-                self._flush()
-                for frame in self._decoder.feed(self._wire.read()):
-                    reply = _reply(frame, kind)
-                    # An answer to an earlier host may still be on the line: only numbers just sent count.
-                    if reply is not None and first_seq <= reply.ack_seq <= self._last_seq:
-                        self._device_seq = frame.seq
-                        return reply
-                if left <= 0.0:
-                    break
-                left = self._wire.wait(left)
-        return None
-
-    def _heard(self) -> str:
-        decoder = self._decoder
-        if decoder.other_version is not None:
-            return f"it speaks version {decoder.other_version}"
-        return "bytes came back, but none with this meaning" if decoder.skipped else "nothing came back"
-
     # ---- sending
 
     def _require_open(self) -> None:
@@ -355,33 +290,12 @@ class ReferenceStimulator:
         self._send(message)
 
     def _send(self, message: HostMessage) -> None:
-        if isinstance(message, _OVERTAKING):
-            self._waiting.clear()
-        elif isinstance(message, _PERISHABLE):
-            # A set point that has not left yet is void once there is a newer one (I05).
-            self._waiting = deque(item for item in self._waiting if not isinstance(item[1], _PERISHABLE))
-        if len(self._waiting) >= MAX_WAITING_FRAMES:
-            raise DeviceLostError(
-                f"{self._wire.name} takes no more bytes: {MAX_WAITING_FRAMES} frames wait; check the cable"
-            )
-        self._last_seq += 1
-        self._owed.sent(self._last_seq, message.level_ua if isinstance(message, refproto.SetLevel) else None)
-        self._asked[self._last_seq] = type(message).__name__
+        seq = self._line.queue(message)
+        self._owed.sent(seq, message.level_ua if isinstance(message, refproto.SetLevel) else None)
+        self._asked[seq] = type(message).__name__
         if len(self._asked) > MAX_ASKED:
             del self._asked[next(iter(self._asked))]
-        self._waiting.append((refproto.encode(self._last_seq, message), message))
-        self._flush()
-
-    def _flush(self) -> None:
-        while self._partial or self._waiting:
-            data = self._partial or self._waiting[0][0]
-            taken = self._wire.write(data)
-            if taken and not self._partial:
-                self._waiting.popleft()  # a frame of which no byte has left may still be overtaken
-            if taken:
-                self._partial = data[taken:]
-            if taken < len(data):
-                return
+        self._line.flush()
 
     # ---- receiving
 
@@ -396,10 +310,10 @@ class ReferenceStimulator:
             return
         self._device_seq = frame.seq
         self._owed.answered(message.ack_seq)
-        if message.ack_seq > self._last_seq:
+        if message.ack_seq > self._line.last_seq:
             raise DeviceProtocolError(
                 f"{self._wire.name}: wrong acknowledgement, of frame {message.ack_seq}; "
-                f"only {self._last_seq} were sent"
+                f"only {self._line.last_seq} were sent"
             )
         match message:
             case refproto.Ack(ack_seq=seq, result=result):
@@ -445,14 +359,6 @@ def _worse(one: DeviceError | None, other: DeviceError | None) -> DeviceError | 
     if one is None or (isinstance(one, DeviceRefusedError) and isinstance(other, DeviceProtocolError)):
         return other
     return one
-
-
-def _reply(frame: Frame, kind: type[_ReplyT]) -> _ReplyT | None:
-    try:
-        message = refproto.parse_device(frame)
-    except FrameError:
-        return None
-    return message if isinstance(message, kind) else None
 
 
 def _readback(report: refproto.Report, state: DeviceState, t_ns: int) -> Readback:
