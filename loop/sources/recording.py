@@ -5,177 +5,35 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from loop.events import Block, Layout, SourceInfo
+from loop.events import Layout, SourceInfo
+from loop.sources import xdf
 from loop.sources.description import check_rate, choose_eeg, pick
 from loop.sources.errors import SourceError
+from loop.sources.playback import CACHE_S, RecordingPlayback
+from loop.sources.recording_files import (
+    Reader,
+    files_of,
+    is_directory_format,
+    named_file,
+    reader_name,
+    sha256_of_files,
+    suffix_of,
+)
 
 if TYPE_CHECKING:
     from mne.io import BaseRaw
 
+__all__ = ["RecordingPlayback", "open_recording", "playback_from_raw"]
+
 Int64s = npt.NDArray[np.int64]
 Samples = npt.NDArray[Any]
-Reader = Literal["ant", "neuroscan", "curry", "bci2k"]
 
-MIN_DURATION_S: Final = 2.0
-_CACHE_S: Final = 10.0
-_HASH_BYTES: Final = 1 << 20
 _SPOT: Final = 1000
-
-# A recording's reader is chosen by name, once. Readers are never tried in turn: one of them brings the
-# interpreter down on another maker's file.
-_READERS: Final = {
-    ".ahdr": "read_raw_brainvision",
-    ".bdf": "read_raw_bdf",
-    ".cdt": "read_raw_curry",
-    ".cdt.cef": "read_raw_curry",
-    ".cdt.dpa": "read_raw_curry",
-    ".cef": "read_raw_curry",
-    ".con": "read_raw_kit",
-    ".dap": "read_raw_curry",
-    ".data": "read_raw_nicolet",
-    ".edf": "read_raw_edf",
-    ".eeg": "read_raw_nihon",
-    ".fif": "read_raw_fif",
-    ".fif.gz": "read_raw_fif",
-    ".gdf": "read_raw_gdf",
-    ".lay": "read_raw_persyst",
-    ".nedf": "read_raw_nedf",
-    ".ns3": "read_raw_nsx",
-    ".nxe": "read_raw_eximia",
-    ".rs3": "read_raw_curry",
-    ".set": "read_raw_eeglab",
-    ".sqd": "read_raw_kit",
-    ".vhdr": "read_raw_brainvision",
-}
-
-# Recordings that are a directory of files.
-_DIRECTORIES: Final = {".ds": "read_raw_ctf", ".mefd": "read_raw_mef", ".mff": "read_raw_egi"}
-
-# Parts of a recording that are not the one to name.
-_PARTS: Final = {".amrk": ".ahdr", ".fdt": ".set", ".vmrk": ".vhdr", ".eeg": ".vhdr"}
-
-# Names that two makers use for different formats, and the hint that decides.
-_AMBIGUOUS: Final[dict[str, dict[str, str]]] = {
-    ".cnt": {"ant": "read_raw_ant", "neuroscan": "read_raw_cnt"},
-    ".dat": {"curry": "read_raw_curry", "bci2k": "read_raw_bci2k"},
-}
-
-# Files beside the named one that belong to the same recording.
-_COMPANIONS: Final = {".set": (".fdt",), ".vhdr": (".vmrk",), ".ahdr": (".amrk",)}
-
-
-class Rows(Protocol):
-    """Samples that can be had by index."""
-
-    def __call__(self, start: int, stop: int) -> tuple[Int64s, Samples]:
-        """Stamps (n,) in ns from the first sample, and samples (n, n_channels), of rows `start` to `stop`."""
-        ...
-
-
-class RecordingPlayback:
-    """A recording played from its first to its last sample; implements `Playback`.
-
-    Attributes
-    ----------
-    layout : Layout
-        The channels that are handed out.
-    info : SourceInfo
-        Path and SHA-256 of the recording.
-    n_samples : int
-        Samples in all.
-    rows : callable
-        Stamps and samples by index, whatever was read so far.
-    notes : tuple of str
-        What was left out, and what the reader should know.
-    """
-
-    def __init__(
-        self,
-        rows: Rows,
-        n_samples: int,
-        layout: Layout,
-        info: SourceInfo,
-        markers: Sequence[tuple[int, str]],
-        notes: Sequence[str] = (),
-    ) -> None:
-        where = info.path or info.identity
-        if n_samples == 0:
-            raise SourceError(f"{where} has no samples.")
-        if n_samples < MIN_DURATION_S * layout.sfreq_hz:
-            raise SourceError(f"{where} is {n_samples / layout.sfreq_hz:.3g} s long; at least {MIN_DURATION_S:g} s are needed.")
-        self.layout = layout
-        self.info = info
-        self.n_samples: int | None = n_samples
-        self.rows = rows
-        self._n = n_samples
-        self._step = max(1, round(_CACHE_S * layout.sfreq_hz))
-        self._position = 0
-        self._cache_first = 0
-        self._stamps, self._samples = rows(0, min(self._step, n_samples))
-        last_ns = int(rows(n_samples - 1, n_samples)[0][0])
-        ordered = sorted(markers, key=lambda marker: marker[0])
-        self._markers = [marker for marker in ordered if marker[0] <= last_ns]
-        self._next_marker = 0
-        late = len(ordered) - len(self._markers)
-        self.notes = (
-            *notes,
-            *([f"{late} markers lie after the last sample and are left out."] if late else []),
-        )
-
-    @property
-    def markers(self) -> tuple[tuple[int, str], ...]:
-        """All markers that will be handed out: (ns from the first sample, text); negative before it."""
-        return tuple(self._markers)
-
-    def read(self, n: int, current_ua: float) -> Block | None:
-        """The next samples.
-
-        Parameters
-        ----------
-        n : int
-            At most so many; fewer at the end.
-        current_ua : float
-            Ignored: what is recorded does not feel the present current.
-
-        Returns
-        -------
-        Block or None
-            Samples (n, n_channels) in the recording's own unit; None at the end. Markers from before the
-            first sample come with the first block.
-
-        Raises
-        ------
-        SourceError
-            If the file can no longer be read.
-        """
-        del current_ua
-        if n < 1:
-            raise ValueError(f"a block has at least one sample, not {n}")
-        first = self._position
-        if first >= self._n:
-            return None
-        stop = min(first + n, self._n)
-        if stop > self._cache_first + len(self._stamps):
-            # Refill from `first`, so that a block never straddles two fills and can always be a view.
-            self._stamps, self._samples = self.rows(first, min(first + max(self._step, n), self._n))
-            self._cache_first = first
-        a, b = first - self._cache_first, stop - self._cache_first
-        self._position = stop
-        stamps = self._stamps[a:b]
-        markers: Sequence[tuple[int, str]] = ()
-        begin = self._next_marker
-        if begin < len(self._markers) and self._markers[begin][0] <= stamps[-1]:
-            end = begin
-            while end < len(self._markers) and self._markers[end][0] <= stamps[-1]:
-                end += 1
-            markers = self._markers[begin:end]
-            self._next_marker = end
-        return Block(first, stamps, self._samples[a:b], markers)
 
 
 def open_recording(
@@ -216,15 +74,13 @@ def open_recording(
     path = Path(path)
     if not path.exists():
         raise SourceError(f"{path} does not exist.")
-    suffix = _suffix(path)
-    if path.is_dir() and suffix not in _DIRECTORIES:
+    suffix = suffix_of(path)
+    if path.is_dir() and not is_directory_format(suffix):
         raise SourceError(f"{path} is a directory; name the recording's file in it.")
     if suffix in (".xdf", ".xdfz"):
-        from loop.sources import xdf
-
         return xdf.open_xdf(path, picks=picks, stream=stream, unit=unit)
-    raw = _read_raw(path, _reader_name(path, suffix, reader))
-    files = _files_of(path, suffix, raw)
+    raw = _read_raw(path, reader_name(path, suffix, reader))
+    files = files_of(path, suffix, [Path(name) for name in raw.filenames if name is not None])
     return _playback(raw, str(path), picks, sha256_of_files(files), str(path))
 
 
@@ -260,7 +116,7 @@ def playback_from_raw(raw: BaseRaw, *, picks: Sequence[str] = ()) -> RecordingPl
             return playback
     playback = _playback(raw, where, picks, "", "")
     digest = hashlib.sha256()
-    step = max(1, round(_CACHE_S * playback.layout.sfreq_hz))
+    step = max(1, round(CACHE_S * playback.layout.sfreq_hz))
     total = int(raw.n_times)
     for start in range(0, total, step):
         _, samples = playback.rows(start, min(start + step, total))
@@ -273,7 +129,7 @@ def playback_from_raw(raw: BaseRaw, *, picks: Sequence[str] = ()) -> RecordingPl
 def _same_on_disk(name: str, picks: Sequence[str], played: RecordingPlayback) -> RecordingPlayback | None:
     """The recording in file `name` if it plays as `played` does; None if the object was changed since."""
     try:
-        twin = open_recording(_named_file(Path(name)), picks=picks)
+        twin = open_recording(named_file(Path(name)), picks=picks)
     except SourceError:
         return None
     total = played.n_samples or 0
@@ -287,42 +143,6 @@ def _same_on_disk(name: str, picks: Sequence[str], played: RecordingPlayback) ->
     return twin if same else None
 
 
-def _named_file(data_file: Path) -> Path:
-    """The file a user would name, given the one that holds the samples."""
-    for suffix in (".set", ".vhdr", ".ahdr"):
-        header = data_file.with_suffix(suffix)
-        if data_file.suffix.lower() in (".fdt", ".eeg", ".dat") and header.exists():
-            return header
-    return data_file
-
-
-def _suffix(path: Path) -> str:
-    """The end of the name that tells the format; the longest known one."""
-    double = "".join(path.suffixes[-2:]).lower()
-    return double if double in _READERS else path.suffix.lower()
-
-
-def _reader_name(path: Path, suffix: str, hint: str | None) -> str:
-    if suffix in _AMBIGUOUS:
-        choices = _AMBIGUOUS[suffix]
-        if hint in choices:
-            return choices[hint]
-        raise SourceError(
-            f"{path}: {suffix} files come from different makers and reading one as another's is unsafe;"
-            f" say which it is with reader={' or '.join(repr(name) for name in choices)}."
-        )
-    if hint is not None:
-        raise SourceError(f"{path}: reader={hint!r} is only for {' and '.join(_AMBIGUOUS)} files; leave it out.")
-    whole = _PARTS.get(suffix)
-    if whole is not None and (suffix not in _READERS or path.with_suffix(whole).exists()):
-        raise SourceError(f"{path} is one part of a recording; name its {whole} file instead.")
-    readers = _DIRECTORIES if path.is_dir() else _READERS
-    if suffix not in readers:
-        known = ", ".join(sorted([*_READERS, *_DIRECTORIES, *_AMBIGUOUS, ".xdf"]))
-        raise SourceError(f"{path}: no reader for {suffix or 'names without suffix'}; known are {known}.")
-    return readers[suffix]
-
-
 def _read_raw(path: Path, reader: str) -> BaseRaw:
     import mne
 
@@ -331,28 +151,6 @@ def _read_raw(path: Path, reader: str) -> BaseRaw:
     except Exception as error:  # readers raise whatever a damaged file provokes; all of it means the same to the user
         reason = " ".join(str(error).split()) or type(error).__name__
         raise SourceError(f"{path} could not be read as {path.suffix} file: {reason[:300]}") from error
-
-
-def _files_of(path: Path, suffix: str, raw: BaseRaw) -> list[Path]:
-    """The file named, the files that hold samples, and what belongs to them; each once, in that order."""
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    files += [Path(name) for name in raw.filenames if name is not None]
-    files += [path.with_suffix(other) for other in _COMPANIONS.get(suffix, ())]
-    unique: dict[Path, Path] = {}
-    for file in files:
-        if file.is_file():
-            unique.setdefault(file.resolve(), file)
-    return list(unique)
-
-
-def sha256_of_files(files: Sequence[Path]) -> str:
-    """SHA-256 over the content of files, one after the other, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as handle:
-            while piece := handle.read(_HASH_BYTES):
-                digest.update(piece)
-    return digest.hexdigest()
 
 
 def _playback(raw: BaseRaw, where: str, picks: Sequence[str], sha256: str, path: str) -> RecordingPlayback:

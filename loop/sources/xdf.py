@@ -14,7 +14,8 @@ import numpy.typing as npt
 from loop.events import SourceInfo
 from loop.sources.description import check_rate, from_pyxdf, layout_of
 from loop.sources.errors import SourceError
-from loop.sources.recording import RecordingPlayback, sha256_of_files
+from loop.sources.playback import RecordingPlayback
+from loop.sources.recording_files import sha256_of_files
 
 Int64s = npt.NDArray[np.int64]
 Samples = npt.NDArray[Any]
