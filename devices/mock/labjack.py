@@ -20,9 +20,9 @@ from devices.mock.electrodes import SOUND, ElectrodeParameters, ElectrodeState
 from devices.mock.faults import ActiveFaults, Injection
 from devices.mock.labjack_faults import LABJACK_FAULTS
 from devices.mock.meter import Meter
+from devices.mock.outbox import Outbox
 from devices.units import NS_PER_MS
 
-MAX_OUTPUT_BYTES: Final = 65_536
 DAC_STEP_V: Final = 5.0 / 4096  # T7: 12 bit over 5 V
 AIN_NOISE_V: Final = 0.0003
 REPLY_MS: Final = (1, 3)
@@ -105,8 +105,7 @@ class LabJackModel:
         self._injections: list[tuple[int, Injection]] = []
         self._connection = 0
         self._inbox: deque[tuple[int, int, Request]] = deque()
-        self._outbox: deque[tuple[int, bytes]] = deque()
-        self._outbox_bytes = 0
+        self._outbox = Outbox()
         self._flash: dict[str, float] = {}
         self._power_up()
 
@@ -149,7 +148,6 @@ class LabJackModel:
         self._connection += 1
         self._decoder = RequestDecoder()
         self._outbox.clear()
-        self._outbox_bytes = 0
 
     def advance(self, t_ns: int) -> None:
         """Let time run up to `t_ns`. Raises ValueError if it is before `now_ns`."""
@@ -162,12 +160,7 @@ class LabJackModel:
 
     def take_output(self) -> bytes:
         """Bytes that have left the device up to now."""
-        parts = []
-        while self._outbox and self._outbox[0][0] <= self._k:
-            parts.append(self._outbox.popleft()[1])
-        data = b"".join(parts)
-        self._outbox_bytes -= len(data)
-        return data
+        return self._outbox.take(self._k)
 
     def inject(self, fault: Injection) -> int:
         """Put a fault in force at `fault.at_s` (from `start_ns`), or at the next grid point; returns when, ns."""
@@ -326,10 +319,4 @@ class LabJackModel:
                 data = self._line.randbytes(len(data))
             if self._line.random() < faults.value("truncated", "fraction", 0.0):
                 data = data[: len(data) // 2]
-        if self._outbox_bytes + len(data) > MAX_OUTPUT_BYTES:
-            return
-        due = self._k + int(faults.value("slow_replies", "delay_ms", 0.0))
-        if self._outbox:
-            due = max(due, self._outbox[-1][0])
-        self._outbox.append((due, data))
-        self._outbox_bytes += len(data)
+        self._outbox.send(data, self._k + int(faults.value("slow_replies", "delay_ms", 0.0)))

@@ -19,13 +19,12 @@ from devices.mock.faults import ActiveFaults, Injection
 from devices.mock.meter import Meter
 from devices.mock.nic2_faults import NIC2_FAULTS
 from devices.mock.nic2_program import NicProgram, NicProtocol
+from devices.mock.outbox import Outbox
 from devices.mock.output import OutputParameters, OutputStage
 from devices.nic2_codec import Request, RequestDecoder
 from devices.nic2_table import V04_07, Op, OpcodeTable
 from devices.stimulator import DeviceState
 from devices.units import NS_PER_MS
-
-MAX_OUTPUT_BYTES: Final = 65_536
 
 # Starstim: 15 V at each electrode [M]; whole microamps [V]; radio and device 50-200 ms [M].
 STARSTIM: Final = OutputParameters(
@@ -116,8 +115,7 @@ class Nic2Model:
         self._decoder = RequestDecoder(table)
         self._inbox: deque[tuple[int, Request | None]] = deque()
         self._orders: deque[tuple[int, Request]] = deque()
-        self._outbox: deque[tuple[int, bytes]] = deque()
-        self._outbox_bytes = 0
+        self._outbox = Outbox()
         self._still = 0
         self._leaving = 0
         day = NicProtocol(duration_ms=86_400_000)
@@ -144,7 +142,6 @@ class Nic2Model:
         """The client's connection has ended; what it had said before is still carried out."""
         self._decoder = RequestDecoder(self._table)
         self._outbox.clear()
-        self._outbox_bytes = 0
         self._leaving += 1
         self._inbox.append((self._inbox[-1][0] if self._inbox else self._k + 1, None))
 
@@ -171,13 +168,7 @@ class Nic2Model:
 
     def take_output(self) -> bytes:
         """Bytes that have left NIC up to now."""
-        now_k = (self._newest_ns - self._start_ns) // NS_PER_MS
-        parts = []
-        while self._outbox and self._outbox[0][0] <= now_k:
-            parts.append(self._outbox.popleft()[1])
-        data = b"".join(parts)
-        self._outbox_bytes -= len(data)
-        return data
+        return self._outbox.take((self._newest_ns - self._start_ns) // NS_PER_MS)
 
     # ---- what a test does
 
@@ -295,10 +286,4 @@ class Nic2Model:
                 return
             if "garbage" in faults and self._line.random() < faults.value("garbage", "fraction", 1.0):
                 data = self._line.randbytes(len(data))
-        if self._outbox_bytes + len(data) > MAX_OUTPUT_BYTES:
-            return
-        due = self._k + int(faults.value("slow_replies", "delay_ms", 0.0))
-        if self._outbox:
-            due = max(due, self._outbox[-1][0])
-        self._outbox.append((due, data))
-        self._outbox_bytes += len(data)
+        self._outbox.send(data, self._k + int(faults.value("slow_replies", "delay_ms", 0.0)))

@@ -19,6 +19,7 @@ from devices.mock.electrodes import SOUND, ElectrodeParameters, ElectrodeState
 from devices.mock.faults import ActiveFaults, Injection
 from devices.mock.firmware import Firmware
 from devices.mock.meter import Meter
+from devices.mock.outbox import Outbox
 from devices.mock.output import OutputParameters, OutputStage, Sensed
 from devices.refframe import MAX_HOST_PAYLOAD, MAX_SEQ, Decoder, Frame
 from devices.refproto import (
@@ -41,7 +42,6 @@ from devices.refproto import (
 from devices.stimulator import Identity
 from devices.units import NS_PER_MS
 
-MAX_OUTPUT_BYTES: Final = 65_536
 LIMITS_EVERY: Final = 10
 
 
@@ -113,8 +113,7 @@ class StimulatorModel:
         self._state = ElectrodeState()
         self._injections: list[tuple[int, Injection]] = []
         self._off_until_k: int | None = None
-        self._outbox: deque[tuple[int, bytes]] = deque()
-        self._outbox_bytes = 0
+        self._outbox = Outbox()
         self._power_up()
 
     def _power_up(self) -> None:
@@ -197,13 +196,7 @@ class StimulatorModel:
 
     def take_output(self) -> bytes:
         """Bytes that have left the device up to now."""
-        now_k = (self._newest_ns - self._start_ns) // NS_PER_MS
-        parts = []
-        while self._outbox and self._outbox[0][0] <= now_k:
-            parts.append(self._outbox.popleft()[1])
-        data = b"".join(parts)
-        self._outbox_bytes -= len(data)
-        return data
+        return self._outbox.take((self._newest_ns - self._start_ns) // NS_PER_MS)
 
     # ---- what a test does
 
@@ -372,13 +365,7 @@ class StimulatorModel:
         if "bit_flip" in faults and self._line.random() < faults.value("bit_flip", "fraction", 1.0):
             at = self._line.randrange(8 * len(data))
             data = bytes(byte ^ (1 << at % 8 if i == at // 8 else 0) for i, byte in enumerate(data))
-        if self._outbox_bytes + len(data) > MAX_OUTPUT_BYTES:
-            return  # nobody reads: what is new is lost, as on a line without flow control
-        due = self._k + int(faults.value("slow_replies", "delay_ms", 0.0))
-        if self._outbox:
-            due = max(due, self._outbox[-1][0])
-        self._outbox.append((due, data))
-        self._outbox_bytes += len(data)
+        self._outbox.send(data, self._k + int(faults.value("slow_replies", "delay_ms", 0.0)))
 
 
 def _understood(frame: Frame) -> HostMessage | None:

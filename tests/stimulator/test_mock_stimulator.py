@@ -15,8 +15,9 @@ from stimulator_bench import IDEAL, RESISTOR, Bench
 from devices import refproto as proto
 from devices.mock.electrodes import ElectrodeParameters
 from devices.mock.meter import Meter, MeterRecord, time_to_zero
+from devices.mock.outbox import MAX_OUTPUT_BYTES
 from devices.mock.output import OutputParameters
-from devices.mock.stimulator import MAX_OUTPUT_BYTES, StimulatorModel
+from devices.mock.stimulator import StimulatorModel
 from devices.reference import InProcessWire, ReferenceStimulator
 from devices.refframe import Decoder
 from devices.stimulator import DeviceState, StopClass
