@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -16,12 +15,12 @@ from msgspec import Meta
 from devices import limits, registry, settings
 from devices.driver import DriverError
 from devices.mock.patient_settings import PatientSettings
+from loop.config_words import os_words, sentence
 
 MAX_BYTES = 1_000_000
 Positive = Annotated[float, Meta(gt=0.0, le=1e6)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Label = Annotated[str, Meta(min_length=1, max_length=64)]
-_LONGEST_QUOTE: Final = 120
 
 
 class ConfigError(ValueError):
@@ -223,7 +222,7 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
             raise ConfigError(f"{path}: longer than {MAX_BYTES} bytes; give a TOML configuration")
         text = data.decode("utf-8")
     except OSError as error:
-        raise ConfigError(f"{path}: {_os_words(error)}; give the path of a TOML file") from error
+        raise ConfigError(f"{path}: {os_words(error)}; give the path of a TOML file") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); give a TOML file") from error
     return parse(text, str(path), overrides)
@@ -246,7 +245,7 @@ def from_tree(tree: Mapping[str, Any], where: str = "config") -> Config:
         _refuse_nonfinite(tree, where, "")
         config = msgspec.convert(tree, Config, strict=True)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {_words(error, tree)}") from error
+        raise ConfigError(f"{where}: {sentence(error, tree, Config)}") from error
     except RecursionError as error:
         raise ConfigError(f"{where}: tables are nested too deeply; expected at most two levels") from error
     _check(config, where)
@@ -383,46 +382,3 @@ def _refuse_nonfinite(node: object, where: str, path: str) -> None:
     elif isinstance(node, list):
         for index, value in enumerate(node):
             _refuse_nonfinite(value, where, f"{path}[{index}]")
-
-
-def _words(error: msgspec.ValidationError, tree: Mapping[str, Any]) -> str:
-    """One sentence from msgspec's message: the key first, then what is wrong with it, and the nearest known key."""
-    message, _, place = str(error).partition(" - at ")
-    path = place.strip("`").removeprefix("$").removeprefix(".")
-    if message.startswith("Object contains unknown field"):
-        unknown = message.split("`")[1]
-        key = _one_line(f"{path}.{unknown}" if path else unknown)
-        known = _known_keys(path)
-        near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.4)
-        hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
-        return f"unknown key `{key}`; {hint}"
-    if message.startswith("Object missing required field"):
-        missing = message.split("`")[1]
-        return f"key `{f'{path}.{missing}' if path else missing}` is missing; it has no default"
-    value: object = tree
-    for part in path.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    got = "" if value is None or isinstance(value, Mapping) else f" (it is {_one_line(repr(value))})"
-    return f"key `{_one_line(path) or 'top level'}`: {message[0].lower()}{message[1:]}{got}"
-
-
-def _known_keys(path: str) -> list[str]:
-    node: Any = Config
-    for part in path.split(".") if path else ():
-        hint = next((f.type for f in msgspec.structs.fields(node) if f.name == part), None)
-        options = [a for a in (*getattr(hint, "__args__", ()), hint) if isinstance(a, type)]
-        node = next((a for a in options if issubclass(a, msgspec.Struct)), None)
-        if node is None:
-            return []
-    return [field.name for field in msgspec.structs.fields(node)]
-
-
-def _one_line(text: str) -> str:
-    """Text from a file as it may stand in a message: no line breaks, no control characters, not endless."""
-    plain = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return plain if len(plain) <= _LONGEST_QUOTE else f"{plain[:_LONGEST_QUOTE]}…"
-
-
-def _os_words(error: OSError) -> str:
-    words = {FileNotFoundError: "no such file", IsADirectoryError: "is a directory", PermissionError: "not readable"}
-    return words.get(type(error), (error.strerror or str(error)).lower())

@@ -21,7 +21,7 @@ from msgspec import Meta
 
 from loop.events import Chunk, Features, Input, Output, SmallInput, SmallOutput
 from loop.sealing import RowSeal
-from loop.session_file import INPUT_KINDS, JournalError, LogRow, Row
+from loop.session_file import JournalError, LogRow, Row
 
 Samples = Callable[[int, int, float], npt.NDArray[Any]]
 """Makes samples again: ``samples(first, n, current_ua)`` -> (n, channels) in the stream's own type."""
@@ -136,11 +136,6 @@ def decode(row: Row, samples: Samples | None = None) -> Input | Output:
     if row.data is not None:
         raise JournalError(f"a row of kind {row.kind} has data where none belong")
     return value
-
-
-def is_input(kind: str) -> bool:
-    """Whether rows of this kind are inputs of the engine."""
-    return kind in INPUT_KINDS
 
 
 def chunk_body(row: Row) -> ChunkBody:
