@@ -13,6 +13,7 @@ from devices import labjack_registers as reg
 from devices.labjack import DAC_MAX_V, LabJackOptions, capabilities
 from devices.labjack_calibration import OutputCalibration, OutputCalibrationError
 from devices.labjack_line import Line, open_line
+from devices.limits import NEVER_ABOVE_SLEW_UA_S
 from devices.outstanding import Outstanding
 from devices.stimulator import (
     Capabilities,
@@ -29,7 +30,6 @@ from devices.stimulator import (
 from devices.units import NS_PER_MS
 from devices.wires import Wire
 
-MAX_DEVICE_SLEW_UA_S: Final = 200
 REPLY_BUDGET_NS: Final = 150 * NS_PER_MS
 READ_EVERY_NS: Final = 20 * NS_PER_MS
 FEED_EVERY_NS: Final = 100 * NS_PER_MS
@@ -143,9 +143,9 @@ class LabJackStimulator:
             raise DeviceRefusedError(
                 f"{self._wire.name}: a greatest level of {max_level_ua} uA is outside 1 .. {self._capabilities.max_level_ua} uA"
             )
-        if not 1 <= max_slew_ua_s <= MAX_DEVICE_SLEW_UA_S:
+        if not 1 <= max_slew_ua_s <= NEVER_ABOVE_SLEW_UA_S:
             raise DeviceRefusedError(
-                f"{self._wire.name}: a slew of {max_slew_ua_s} uA/s is outside 1 .. {MAX_DEVICE_SLEW_UA_S} uA/s"
+                f"{self._wire.name}: a slew of {max_slew_ua_s} uA/s is outside 1 .. {NEVER_ABOVE_SLEW_UA_S} uA/s"
             )
         self._require_certain("arm")
         if self._fault:

@@ -10,6 +10,7 @@ import math
 from typing import Final
 
 from devices import nic2_codec as codec
+from devices.limits import ABORT_SLEW_UA_S, NEVER_ABOVE_SLEW_UA_S
 from devices.nic2_hello import Greeting
 from devices.nic2_modes import MAX_HOLD_MS, Mode, Nic2Options, capabilities
 from devices.nic2_plan import why_not
@@ -32,8 +33,6 @@ from devices.units import NS_PER_MS, NS_PER_S
 from devices.wires import Wire
 
 CLOSE_BUDGET_MS: Final = 2000
-ABORT_SLEW_UA_MS: Final = 2.0
-MAX_DEVICE_SLEW_UA_S: Final = 200
 PROTOCOL_SPARE_S: Final = 5.0
 
 
@@ -133,9 +132,9 @@ class Nic2Stimulator:
             raise DeviceRefusedError(
                 f"{self._wire.name}: a greatest level of {max_level_ua} uA is outside 1 .. {self._capabilities.max_level_ua} uA"
             )
-        if not 1 <= max_slew_ua_s <= MAX_DEVICE_SLEW_UA_S:
+        if not 1 <= max_slew_ua_s <= NEVER_ABOVE_SLEW_UA_S:
             raise DeviceRefusedError(
-                f"{self._wire.name}: a slew of {max_slew_ua_s} uA/s is outside 1 .. {MAX_DEVICE_SLEW_UA_S} uA/s"
+                f"{self._wire.name}: a slew of {max_slew_ua_s} uA/s is outside 1 .. {NEVER_ABOVE_SLEW_UA_S} uA/s"
             )
         self._require_certain()
         if self._nic.fault:
@@ -208,7 +207,7 @@ class Nic2Stimulator:
         if level_ua == now_ua or self._nic.is_changing:
             return  # the change before is under way; the next call goes on from where it ends
         rises = self._nic.armed is not None and (abs(level_ua) > abs(now_ua) or level_ua * now_ua < 0)
-        slew = self._nic.armed[1] / 1000.0 if rises and self._nic.armed is not None else ABORT_SLEW_UA_MS
+        slew = self._nic.armed[1] / 1000.0 if rises and self._nic.armed is not None else ABORT_SLEW_UA_S / 1000.0
         span_ms = math.ceil(abs(level_ua - now_ua) / slew)
         self._nic.change(level_ua, min(max(codec.MIN_TIME_MS, span_ms), codec.MAX_TIME_MS))
 
@@ -236,7 +235,7 @@ class Nic2Stimulator:
             self._nic.abort(0)
         else:
             size = abs(self._nic.commanded_ua)
-            slew = ABORT_SLEW_UA_MS
+            slew = ABORT_SLEW_UA_S / 1000.0
             if stop_class == StopClass.S2_SESSION_RAMP and self._nic.armed is not None:
                 slew = self._nic.armed[1] / 1000.0
             span_ms = min(max(codec.MIN_TIME_MS, math.ceil(size / slew)), codec.MAX_TIME_MS)
