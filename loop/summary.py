@@ -15,6 +15,8 @@ from devices import link
 from devices.units import NS_PER_S
 from loop import config as configuration
 from loop.events import GateChange, Outcome
+from loop.fragility import Fragility
+from loop.fragility_words import rows
 from loop.gate import Phase
 from loop.reader import Session
 
@@ -59,6 +61,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     limits: tuple[str, ...]
     incidents: dict[str, int]
     ended: str
+    estimator_kind: str
+    fragility: Fragility
 
 
 def summarise(session: Session, truth: Mapping[int, float] | None = None, limits: tuple[str, ...] = ()) -> Summary:
@@ -103,6 +107,8 @@ def summarise(session: Session, truth: Mapping[int, float] | None = None, limits
         limits=limits,
         incidents=dict(Counter(i.name for i in session.incidents).most_common()),
         ended=finished[-1].reason if finished else "not in order: the record stops without an end",
+        estimator_kind=config.estimator.kind,
+        fragility=session.fragility(),
     )
 
 
@@ -123,6 +129,8 @@ def render(summary: Summary, console: Console) -> None:
     if summary.agreement is not None and summary.agreement.r is not None:
         a = summary.agreement
         table.add_row("against truth", f"r = {a.r:.2f} (95 % {a.r_low:.2f} to {a.r_high:.2f}, {a.n} outcomes)")
+    for label, sentence in rows(summary.fragility, summary.estimator_kind):
+        table.add_row(label, sentence)
     if summary.gates:
         table.add_row("gates", f"{len(summary.gates)} opened")
         for gate in summary.gates:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from kernel_helpers import joined, make_params, plain_params, recording, run, same_bytes
+from padasip.filters import FilterNLMS
 
 from cext import EXCLUDED, MUSCLE, WARMUP, Kernel, KernelOverflowError
 
@@ -45,6 +46,40 @@ def test_nlms_by_hand(kind: type) -> None:
     np.testing.assert_allclose(out.frames[:, c["z"]].ravel(), [3.0, e2 / math.sqrt(5.0)], rtol=1e-9)
     np.testing.assert_allclose(out.frames[:, c["nu"]].ravel(), [9.0, e2 * e2 / 5.0], rtol=1e-9)
     np.testing.assert_allclose(kernel.learned[2], 2.5 + e2 * e2 / 2.0, rtol=1e-12)
+
+
+def test_nlms_equals_padasip(kind: type, capsys: pytest.CaptureFixture[str]) -> None:
+    """K6 over three time constants of two markers: predictions, errors and weights of FilterNLMS (eps = 1)."""
+    rng = np.random.default_rng(6)
+    n = 1500
+    taus, channels = np.array([0.1, 0.4, 0.05]), np.array([0, 0, 1])
+    params = plain_params(basis_channel=channels, basis_tau_s=taus, bias=0.3, learning_rate=0.05)
+    onsets = rng.random((n, 2)) < 0.05
+    kernel = kind(params)
+    marks = [[4 * tick, channel, -1] for tick, channel in np.argwhere(onsets).tolist()]
+    out = run(kernel, amplitudes(rng.normal(1.0, 1.0, n)), marks)
+
+    ages = np.arange(n)
+    decays = np.exp(-1.0 / (50.0 * taus))
+    phi = np.full((n, 4), 0.3)
+    for j, (tau, channel, decay) in enumerate(zip(taus, channels, decays, strict=True)):
+        kernel_j = (ages + 1) * decay**ages * math.e / (50.0 * tau)
+        phi[:, j] = np.convolve(onsets[:, channel], kernel_j)[:n]
+    theirs = FilterNLMS(n=4, mu=0.05, eps=1.0, w="zeros")
+    levels = out.frames[:, params.columns["L"]].ravel()
+    expected, errors = np.empty(n), np.empty(n)
+    for k in range(n):
+        expected[k] = theirs.predict(phi[k])
+        errors[k] = levels[k] - expected[k]
+        theirs.adapt(levels[k], phi[k])
+    most = max(
+        np.abs(out.frames[:, params.columns["Lhat"]].ravel() - expected).max(),
+        np.abs(out.frames[:, params.columns["e"]].ravel() - errors).max(),
+        np.abs(kernel.weights.ravel() - theirs.w).max(),
+    )
+    with capsys.disabled():
+        print(f"\nK6 against padasip FilterNLMS, {kind.__name__}: predictions, errors and weights {most:.1e}")
+    assert most <= 1e-12
 
 
 def test_the_forward_model_cancels_what_markers_predict(kind: type) -> None:

@@ -1,0 +1,178 @@
+"""Coupling of the posterior fossa with frontal and sensorimotor channels, in slow time: one figure a pair, band and 2 seconds.
+
+The measure is the *imaginary part of coherency* (Nolte et al. 2004, Clin Neurophysiol 115:2292), not envelope correlation: what
+volume conduction carries from one source to several electrodes, or through a spatial filter into another, arrives
+everywhere at the same instant, so its cross-spectrum is real. Envelopes correlate by it with no interaction at all, and
+so does plain coherence. The price: an interaction without any lag is not seen, and one whose lag differs within a band is seen
+weakly. What remains able to mislead: two *other* areas that truly interact and leak into both signals, and an event that drives
+both areas one after the other. So it is coupling of signals, at rest and during the task alike, not of areas.
+
+Each epoch is a Hann-windowed stretch of 2 s on a fixed grid of samples, so that the figures are the same for any chunking; an
+epoch in which any frame was flagged is left out.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cext.params import KernelParams
+from loop.estimator import BETA_HZ, LEARNED, THETA_HZ
+from loop.estimators.protocol import Estimator
+from loop.events import Int64s, Layout
+from loop.montage import standard_label
+
+EPOCH_S: Final = 2.0
+FRONTAL: Final = ("F3", "Fz", "F4")
+SENSORIMOTOR: Final = ("C3", "C4")
+BANDS: Final = ("theta", "beta")
+SIDES: Final = ("PF_L", "PF_R")
+REGIONS: Final = ("frontal", "sensorimotor")
+PAIRS: Final = tuple(f"{side}–{region} {band}" for band in BANDS for side in SIDES for region in REGIONS)
+"""Names of an epoch's figures, in their order."""
+
+Float64s = npt.NDArray[np.float64]
+
+
+class Plan(NamedTuple):
+    """Frozen parameters: `weights` (6, n_channels) are theta left, right, beta left, right, frontal, sensorimotor.
+
+    `epoch_n` samples make an epoch; `bins` are the first and one past the last frequency of theta and beta.
+    """
+
+    weights: Float64s
+    epoch_n: int
+    bins: tuple[tuple[int, int], tuple[int, int]]
+
+
+class Epoch(NamedTuple):
+    r"""One epoch: the sample and time of its first and last sample, and Im(coherency) of each of `PAIRS`, -1 to 1."""
+
+    sample: int
+    first_ns: int
+    last_ns: int
+    imaginary: tuple[float, ...]
+
+
+def plan_for(estimator: Estimator, layout: Layout) -> Plan | None:
+    """The signals to compare; None where the estimator has no posterior-fossa filters or the cap no such channels.
+
+    Parameters
+    ----------
+    estimator : Estimator
+        Its own spatial filters stand for the posterior fossa, left and right, in each band.
+    layout : Layout
+        Channels and rate. Frontal is the mean of F3, Fz, F4, sensorimotor of C3, C4, as far as they are in use; all against
+        the average reference that the filters have.
+    """
+    params = getattr(estimator, "params", None)
+    if estimator.learned != LEARNED or not isinstance(params, KernelParams):
+        return None
+    labels = [standard_label(label) for label in layout.labels]
+    rows = [params.projection[i] for i in range(len(LEARNED))]
+    for names in (FRONTAL, SENSORIMOTOR):
+        picked = np.array([label in names for label in labels]) & estimator.used
+        if not picked.any():
+            return None
+        rows.append(picked / picked.sum())
+    weights = np.stack(rows)
+    weights = weights - weights.sum(axis=1, keepdims=True) * params.reference
+    n = round(EPOCH_S * layout.sfreq_hz)
+    width_hz = layout.sfreq_hz / n
+    theta, beta = ((round(low / width_hz), round(high / width_hz) + 1) for low, high in (THETA_HZ, BETA_HZ))
+    return Plan(np.ascontiguousarray(weights), n, (theta, beta))
+
+
+def imaginary_coherency(plan: Plan, samples_uv: Float64s) -> tuple[float, ...]:
+    r"""Im(Sxy) / sqrt(Sxx Syy) of each of `PAIRS`, the spectra summed over the band's frequencies.
+
+    Parameters
+    ----------
+    plan : Plan
+    samples_uv : ndarray, shape (n_channels, epoch_n)
+
+    Returns
+    -------
+    tuple of float
+        Zero where a signal is silent, for then nothing is shared. Positive where the posterior fossa leads.
+    """
+    # einsum without optimisation calls no BLAS: the same sums in the same order on every machine.
+    signals = np.einsum("sc,cn->sn", plan.weights, samples_uv)
+    signals -= signals.mean(axis=1, keepdims=True)
+    spectra = np.fft.rfft(signals * np.hanning(plan.epoch_n + 1)[:-1], axis=1)
+    figures = []
+    for band, (first, stop) in enumerate(plan.bins):
+        part = spectra[:, first:stop]
+        power = (part.real**2 + part.imag**2).sum(axis=1)
+        for side in (2 * band, 2 * band + 1):
+            for region in (4, 5):
+                cross = (part[side] * part[region].conj()).sum()
+                scale = float(np.sqrt(power[side] * power[region]))
+                figures.append(float(cross.imag) / scale if scale > 0.0 else 0.0)
+    return tuple(figures)
+
+
+class CouplingWatch:
+    """Gathers samples into epochs; `finished` computes those that are complete, outside of what must be fast.
+
+    Parameters
+    ----------
+    plan : Plan
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._open = np.empty((plan.weights.shape[1], plan.epoch_n))
+        self._at = 0
+        self._sound = False
+        self._begun = (0, 0)
+        self._waiting: list[tuple[int, int, int, Float64s]] = []
+
+    def reset(self) -> None:
+        """A break: the open epoch is lost, complete ones are not."""
+        self._sound = False
+
+    def take(self, first: int, shift: int, stamps: Int64s, samples_uv: Float64s, flagged: Int64s) -> None:
+        """Take consecutive samples.
+
+        Parameters
+        ----------
+        first : int
+            Number of the first of them in the kernel's count; epochs begin at multiples of their length.
+        shift : int
+            From the kernel's count to the record's.
+        stamps : ndarray, shape (n,)
+        samples_uv : ndarray, shape (n, n_channels)
+        flagged : ndarray
+            Samples, in the kernel's count, of the frames that were flagged.
+        """
+        length, done = self._plan.epoch_n, 0
+        flagged_epochs = set((flagged // length).tolist())
+        while done < len(stamps):
+            epoch, at = divmod(first + done, length)
+            n = min(length - at, len(stamps) - done)
+            if at == 0:
+                self._sound, self._begun = True, (first + done + shift, int(stamps[done]))
+            elif at != self._at:
+                self._sound = False
+            if epoch in flagged_epochs:
+                self._sound = False
+            if self._sound:
+                self._open[:, at : at + n] = samples_uv[done : done + n].T
+            done += n
+            self._at = (at + n) % length
+            if self._at == 0 and self._sound:
+                self._waiting.append((*self._begun, int(stamps[done - 1]), self._open))
+                self._open = np.empty_like(self._open)
+
+    def finished(self) -> list[Epoch]:
+        """The epochs that have become complete since the last call; those with a number that is none are left out."""
+        waiting, self._waiting = self._waiting, []
+        epochs = []
+        for sample, first_ns, last_ns, samples_uv in waiting:
+            figures = imaginary_coherency(self._plan, samples_uv)
+            if np.isfinite(figures).all():
+                epochs.append(Epoch(sample, first_ns, last_ns, figures))
+        return epochs
