@@ -79,7 +79,10 @@ def _patient(
     if settings is None:
         raise ConfigError("key `patient` is missing: the configuration has no [patient] table to stream")
     current_ua: Callable[[], float] = _no_current if meter is None else _Felt(meter)
-    patient = Patient(settings)
+    try:
+        patient = Patient(settings)
+    except ValueError as error:
+        raise ConfigError(f"table `patient`: {error}") from error
     amplifier = Amplifier(
         labels=settings.labels,
         units=("microvolts",) * len(settings.labels),
