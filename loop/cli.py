@@ -306,10 +306,11 @@ def _options(
 
 def main() -> None:
     """Run the command line; bad input ends in one sentence, never in a traceback."""
-    from loop import cli_estimate, cli_tools
+    from loop import cli_accuracy, cli_estimate, cli_tools
 
     cli_tools.register(app)
     cli_estimate.register(app)
+    cli_accuracy.register(app)
     try:
         app()
     except (ConfigError, LayoutError, CalibrationError, EstimatorError) as error:

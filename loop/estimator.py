@@ -53,10 +53,12 @@ OUTCOME_TAUS_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8)
 OUTCOMES: Final = ("NOX", "INN", "OMI")
 REST_TICKS: Final = 41
 
-# K8 windows in ticks of 20 ms: beta .12–.36 s, theta .30–.70 s, baseline -.60 to -.10 s.
+# K8 windows in ticks of 20 ms: beta .12–.36 s, theta .30–.62 s (omission responses end by .5 s; filter and envelope lag by
+# .12 s), baseline -.60 to -.10 s. A quarter of the baseline is taken off: half a second of it is noisier than what drifts.
 BETA_WINDOW: Final = (6, 18)
-THETA_WINDOW: Final = (15, 35)
+THETA_WINDOW: Final = (15, 31)
 BASELINE: Final = (-30, -5)
+BASELINE_WEIGHT: Final = 0.25
 
 _LEAST_MUSCLE_BAND_HZ: Final = 15.0
 
@@ -241,6 +243,7 @@ def _params(
         warmup_samples=round(config.estimator.warmup_s * layout.sfreq_hz),
         windows=np.array([THETA_WINDOW if name.startswith("PFT") else BETA_WINDOW for name in LEARNED]),
         baseline=np.array(BASELINE),
+        baseline_weight=BASELINE_WEIGHT,
         basis_channel=np.array([channel for channel, _ in basis]),
         basis_tau_s=np.array([tau for _, tau in basis]),
         rail_uv=np.full(len(layout.labels), config.channels.rail_uv),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import concurrent.futures as futures
 import math
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 from contextlib import contextmanager
 from typing import Final
 
@@ -34,6 +34,7 @@ ORACLE: Final = "oracle"
 MARKERS: Final = "markers alone"
 FUSED: Final = "fused"
 COLUMNS: Final = (OURS, NO_MUSCLE, NO_MODEL, RAW, RIDGE, TEMPLATE, BOUND, ORACLE, MARKERS, FUSED)
+SHORT_COLUMNS: Final = (OURS, RAW, BOUND, MARKERS, FUSED)
 
 _PROCESSES: Final = 2
 _EXPECTED: Final = 0.3
@@ -49,7 +50,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Law(msgspec.Struct, frozen=True, kw_only=True):
-    r"""How the index followed the truth in one session, E = offset + slope \|PE\| + noise, beside what the readout holds of itself.
+    r"""How the index followed the truth of one session, E = offset + slope \|PE\| + noise, and what the readout says of itself.
 
     From this the trial-level simulation draws.
     """
@@ -102,11 +103,11 @@ def session_of(scene: Scene, seed: int, background: Background, wanted: Sequence
     played = play(scene.settings(seed), background)
     config = scene.config()
     own = columns.ours(played, config)
-    values = {OURS: own.index, MARKERS: own.surprise, FUSED: own.fused}
+    values = {OURS: own.estimate, MARKERS: own.surprise, FUSED: own.fused}
     if NO_MUSCLE in wanted:
-        values[NO_MUSCLE] = columns.ours(played, scene.config("estimator.muscle_regression=false")).index
+        values[NO_MUSCLE] = columns.ours(played, scene.config("estimator.muscle_regression=false")).estimate
     if NO_MODEL in wanted:
-        values[NO_MODEL] = columns.ours(played, scene.config("estimator.forward_model=false")).index
+        values[NO_MODEL] = columns.ours(played, scene.config("estimator.forward_model=false")).estimate
     if RAW in wanted:
         values[RAW] = columns.raw_band_power(played, config)
     if {RIDGE, BOUND, ORACLE} & set(wanted):
@@ -174,7 +175,7 @@ def _judge(scene: Scene, seed: int, played: Played, own: columns.Ours, values: d
     sound = judged & np.all([np.isfinite(column) for column in values.values()], axis=0)
     kinds = np.array([[one.outcome == kind for kind in ("NOX", "INN")] for one in played.learned], dtype=np.float64)
     known = np.column_stack([own.surprise, kinds])
-    scores = {
+    scores: dict[str, Score] = {
         name: Score(
             r=correlation(values[name][sound], truth[sound]),
             auc=auc(values[name][sound], truth[sound]),
@@ -186,24 +187,22 @@ def _judge(scene: Scene, seed: int, played: Played, own: columns.Ours, values: d
     expected = judged & np.isfinite(own.z) & (own.surprise < _EXPECTED)
     z = own.z[expected]
     readout = own.readout
-    slope, offset = np.polyfit(truth[sound], own.index[sound], 1)
-    noise = float(np.std(own.index[sound] - offset - slope * truth[sound], ddof=2))
+    slope, offset = np.polyfit(truth[sound], own.estimate[sound], 1)
+    noise = float(np.std(own.estimate[sound] - offset - slope * truth[sound], ddof=2))
     first, last = played.learned[0].outcome_sample, played.learned[-1].outcome_sample
     return Session(
         scene=scene.name,
         seed=seed,
         group=group_of(seed),
         scores=scores,
-        law=Law(
-            offset=float(offset), slope=float(slope), noise=noise, b0=readout.b0, b1=readout.b1, sigma=readout.sigma
-        ),
+        law=Law(offset=float(offset), slope=float(slope), noise=noise, b0=readout.b0, b1=readout.b1, sigma=readout.sigma),
         z_mean=float(z.mean()),
         z_sd=float(z.std(ddof=1)),
         z_p=float(stats.kstest(z, "norm").pvalue),
         gates=len(own.gates),
         first_gate=own.gates[0] if own.gates else None,
         hours=(last - first) / played.layout.sfreq_hz / 3600.0,
-        valid=float(np.isfinite(own.index[judged]).mean()),
+        valid=float(np.isfinite(own.estimate[judged]).mean()),
         r_cv=readout.r_cv,
         verdict=own.calibration.verdict,
         delay_s=float(own.delay_s.max()),

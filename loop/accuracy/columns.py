@@ -27,7 +27,7 @@ from loop.calibration.make import make
 from loop.calibration.rest import rest_statistics
 from loop.calibration.spatial import lcmv_weights
 from loop.config import Config
-from loop.estimator import BASELINE, BETA_WINDOW, TAU_BETA_S, TAU_THETA_S, THETA_WINDOW, WEIGHTS, Bank, design
+from loop.estimator import BASELINE, BASELINE_WEIGHT, BETA_WINDOW, TAU_BETA_S, TAU_THETA_S, THETA_WINDOW, WEIGHTS, Bank, design
 from loop.events import Calibrated, Chunk, Marker, SegmentStart
 from loop.fusion import fuse
 from loop.montage import standard_label
@@ -50,14 +50,14 @@ _TEMPLATE_S: Final = (-0.2, 0.7)
 class Ours(NamedTuple):
     """What the shipped code made of a session; arrays have one entry an outcome after calibration, NaN where not valid.
 
-    `index` is E, `surprise` what markers alone say, `fused` both together (K11), `z` E against what the markers let one expect,
-    in the readout's standard deviations. `gates` are the outcomes at which the evidence opened a gate, counted from 1;
+    `estimate` is E, `surprise` what markers alone say, `fused` both together (K11), `z` E against what the markers let one
+    expect, in the readout's standard deviations. `gates` are the outcomes at which the evidence opened a gate, counted from 1;
     `delay_s` is from outcome to decision, in samples.
     """
 
     calibration: Calibration
     readout: Readout
-    index: Float64s
+    estimate: Float64s
     surprise: Float64s
     fused: Float64s
     z: Float64s
@@ -84,9 +84,7 @@ def ours(played: Played, config: Config) -> Ours:
     for number, one in enumerate(judged, start=1):
         assert one.meaning is not None
         intensity = min(1.0, 100.0 * one.meaning.intensity / config.markers.full_intensity)
-        state, score = policy.score(
-            config.policy, state, Happened(one.event, one.cue, intensity), one.features, "", readout
-        )
+        state, score = policy.score(config.policy, state, Happened(one.event, one.cue, intensity), one.features, "", readout)
         verdict = policy.judge(config.policy, state)
         if verdict.wanted == "open" and not wanted:
             gates.append(number)
@@ -96,8 +94,8 @@ def ours(played: Played, config: Config) -> Ours:
         fused = np.nan if one.features is None else fuse(readout, score.surprise, value).value
         delay_s = (one.decided_sample - one.sample) / played.layout.sfreq_hz
         rows.append((value, score.surprise, fused, readout.excess(value, score.surprise), delay_s))
-    index, surprise, fused_values, z, delays = np.array(rows, dtype=np.float64).T
-    return Ours(calibration, readout, index, surprise, fused_values, z, tuple(gates), delays)
+    estimate, surprise, fused_values, z, delays = np.array(rows, dtype=np.float64).T
+    return Ours(calibration, readout, estimate, surprise, fused_values, z, tuple(gates), delays)
 
 
 def raw_band_power(played: Played, config: Config) -> Float64s:
@@ -148,7 +146,7 @@ def sensor_ridge(epochs: Epochs) -> Float64s:
             band = signal.sosfilt(sections, epochs.values[:, :, part], axis=1)
             power = signal.lfilter([1.0 - keep], [1.0, -keep], band**2, axis=1)
             level = np.log(power + 1e-6)
-            features.append(_mean(level, epochs, window) - 0.5 * _mean(level, epochs, BASELINE))
+            features.append(_mean(level, epochs, window) - BASELINE_WEIGHT * _mean(level, epochs, BASELINE))
     return _ridge(np.concatenate(features, axis=1), epochs.told, _SENSOR_RIDGE)
 
 
@@ -166,7 +164,7 @@ def non_causal(epochs: Epochs, calibration: Calibration) -> Float64s:
 
 
 def oracle(epochs: Epochs, played: Played) -> Float64s:
-    """As `non_causal`, and besides with the source's true topography and with weights learned from the truth of other trials."""
+    """As `non_causal`, but with the source's true topography, and weights learned from the truth of the other test trials."""
     rest = played.samples[: round(REST_S * epochs.sfreq_hz)].astype(np.float64)
     found = rest_statistics(
         rest,

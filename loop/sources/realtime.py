@@ -30,6 +30,7 @@ _IDLE_S: Final = 0.002
 _TRIGGER: Final = "STI 014"
 _TRIGGER_N: Final = 5
 _BUFFER_S: Final = 2.0
+_THINNED: Final = 4
 _WAIT_S: Final = 0.2
 
 
@@ -86,13 +87,14 @@ def received_epochs(
     raw = mne.io.RawArray(np.vstack([samples.T, trigger]), info, verbose="ERROR")
     client = mne_realtime.MockRtClient(raw, verbose="ERROR")
     epochs = mne_realtime.RtEpochs(
-        client, 1, *window_s, stim_channel=_TRIGGER, decim=4, isi_max=1.0, picks=np.arange(len(labels)), verbose="ERROR"
+        client, 1, *window_s, stim_channel=_TRIGGER, isi_max=1.0, picks=np.arange(len(labels)), verbose="ERROR"
     )
     epochs.start()
     client.send_data(epochs, "all", 0.0, len(samples) / sfreq_hz, round(_BUFFER_S * sfreq_hz))
-    # One by one: its `get_data` does not take what present MNE passes on.
+    # One by one, for its `get_data` does not take what present MNE passes on; and thinned here, for with `decim` it takes the
+    # lower rate for that of the samples and cuts elsewhere.
     received = iter(epochs)
-    return np.stack([np.asarray(next(received), dtype=np.float64) for _ in onsets])
+    return np.stack([np.asarray(next(received), dtype=np.float64)[:, ::_THINNED] for _ in onsets])
 
 
 class RealtimeSource:
