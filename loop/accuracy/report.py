@@ -86,13 +86,14 @@ def report_of(sessions: Sequence[Session], scenes: Sequence[Scene], policy: Poli
     """Sum up what `bench.run` gave."""
     by_scene = {scene.name: [one for one in sessions if one.scene == scene.name] for scene in scenes}
     rows = tuple(_scene(name, of) for name, of in by_scene.items())
-    many = {
-        f"a = {size:g}": tuple(
-            gated(who, [one.law for one in of], policy, GATED_SESSIONS) for who in ("no excess", "HC", "CC", "FM")
-        )
-        for size in EFFECTS_NAM
-        if (of := by_scene.get(f"plain, a = {size:g}"))
-    }
+    many: dict[str, tuple[Gated, ...]] = {}
+    for size in EFFECTS_NAM:
+        of = by_scene.get(f"plain, a = {size:g}", [])
+        usable = [one for one in of if one.verdict != _GO_ON]
+        for name, those in ((_all(size), of), (f"{_all(size)}, usable calibrations ({len(usable)} of {len(of)})", usable)):
+            if those:
+                laws = [one.law for one in those]
+                many[name] = tuple(gated(who, laws, policy, GATED_SESSIONS) for who in ("no excess", "HC", "CC", "FM"))
     seeds = tuple(dict.fromkeys(one.seed for one in sessions))
     return Report(seeds=seeds, scenes=rows, gated=many, targets=_targets(rows, by_scene, many), notes=NOTES)
 
@@ -247,7 +248,7 @@ def _targets(
             out.append(
                 Target(name=f"{row.scene}: z fits", wanted="≥ 0.90 of seeds", found=f"{row.z_fits:.2f}", held=row.z_fits >= 0.9)
             )
-    for one in many.get(f"a = {CONTROL_NAM:g}", ()):
+    for one in many.get(_all(CONTROL_NAM), ()):
         if one.who == "no excess":
             out.append(Target(name="false gates an hour", wanted="≤ 0.60", found=f"{one.an_hour:.2f}", held=one.an_hour <= 0.6))
         if one.who == "FM":
@@ -260,6 +261,10 @@ def _targets(
             found = f"{one.ever:.2f} ({one.ever_low:.2f}–{one.ever_high:.2f})"
             out.append(Target(name="HC ever gated in 160 trials", wanted="stated", found=found, held=None))
     return tuple(out)
+
+
+def _all(size_nam: float) -> str:
+    return f"a = {size_nam:g}"
 
 
 def _scores(sessions: Sequence[Session], column: str) -> list[float]:
