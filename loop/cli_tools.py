@@ -190,7 +190,7 @@ def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return "; ".join(f"{key} {_plain(one)}" for key, one in value.items())
     if isinstance(value, tuple):
-        return ", ".join(_plain(one) for one in value)
+        return ", ".join(f"({_plain(one)})" if isinstance(one, tuple) else _plain(one) for one in value)
     return f"{value:g}"
 
 

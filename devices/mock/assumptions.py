@@ -31,6 +31,25 @@ def _state(name: str, value: _Value, unit: str, status: Status, source: str) -> 
     return value
 
 
+# ---- head
+
+SHELLS: Final = _state(
+    "shells: brain, fluid, skull, scalp",
+    ((0.90, 0.33), (0.92, 1.0), (0.97, 0.004), (1.0, 0.33)),
+    "outer radius / head's, S/m",
+    "E",
+    "MNE's sphere; E as an approximation, A that sources are radial and not folded",
+)
+RADIUS_M: Final = _state("radius of the head", 0.099, "m", "E", "MNE's fit to the 10-05 electrodes of a grown head")
+CENTRE_M: Final = _state("centre of the head", (0.0, 0.012, 0.040), "m, head", "E", "as the radius")
+ORIGIN_MNI_MM: Final = _state("origin of head coordinates", (0.0, -28.8, -41.3), "mm, MNI", "E", "fsaverage")
+PITCH_DEG: Final = _state("pitch from MNI to head coordinates", 3.25, "degrees", "E", "fsaverage")
+CRUS_MM: Final = _state("right Crus I", (36.0, -70.0, -33.0), "mm, MNI", "E", "the left one mirrors it")
+VIIB_MM: Final = _state("right VIIb", (34.0, -64.0, -52.0), "mm, MNI", "E", "the left one mirrors it")
+VISUAL_MM: Final = _state("V1", (0.0, -92.0, 2.0), "mm, MNI", "E", "both sides as one")
+MIDCINGULATE_MM: Final = _state("midcingulate", (0.0, -8.0, 52.0), "mm, MNI", "E", "")
+ROTATED_DEG: Final = _state("rotated source", 37.0, "degrees", "A", "from outwards, away from the vertex")
+
 # ---- ongoing activity
 
 BACKGROUND_UV: Final = _state(
@@ -40,6 +59,8 @@ BACKGROUND_SLOPE: Final = _state(
     "background slope", 1.3, "power ~ 1/f^x", "E", "1/f-like spectrum; exponent within the usual 1 to 2"
 )
 BACKGROUND_DIPOLES: Final = _state("background dipoles", 60.0, "", "A", "anywhere in the brain's shell, turned anyhow")
+DIPOLE_DEPTH: Final = _state("depth of background dipoles", (0.45, 0.85), "of the radius", "A", "where cortex lies")
+DIPOLE_LOWEST: Final = _state("lowest background dipole", -0.45, "of the radius", "A", "below it is neck")
 OWN_NAM: Final = _state("cerebellar own noise", 4.0, "nAm rms", "A", "left and right Crus I, each on its own")
 OWN_SLOPE: Final = _state("cerebellar own noise slope", 1.0, "power ~ 1/f^x", "A", "")
 SLOWEST_HZ: Final = _state("slowest frequency", 0.3, "Hz", "A", "below it the slopes are flat, so that drifts stay bounded")
@@ -60,8 +81,11 @@ BURST_S: Final = _state("muscle burst length", (0.4, 2.0), "s", "A", "")
 BLINK_UV: Final = _state("blink", 120.0, "µV", "E", "at the frontal pole; usual 50 to 200")
 BLINKS_MIN: Final = _state("blinks", 12.0, "1/min", "E", "usual 10 to 20")
 BLINK_SD_S: Final = _state("blink width", 0.07, "s (sd)", "A", "")
+BLINK_REGULARITY: Final = _state("blink regularity", 4.0, "gamma shape of the intervals", "A", "")
+EYES: Final = _state("direction of the eyes", (0.0, 1.0, -0.25), "", "A", "")
 BLINK_REACH_M: Final = _state("blink reach", 0.04, "m", "A", "exp(-d/reach) from between the eyes")
-LINE_UV: Final = _state("mains", 1.5, "µV rms", "A", "times 0.5 to 1.5, and a phase of its own, at each electrode")
+LINE_UV: Final = _state("mains", 1.5, "µV rms", "A", "with a phase of its own at each electrode")
+LINE_SPREAD: Final = _state("mains over electrodes", (0.5, 1.5), "times", "A", "")
 SENSOR_UV: Final = _state("sensor noise", 0.6, "µV rms", "A", "white, of each channel; that of good amplifiers with gel")
 EYES_CLOSED_ALPHA: Final = _state("alpha with eyes closed", 2.0, "times", "A", "existence E (Berger)")
 CLENCH_GAIN: Final = _state("muscle in a clench", 8.0, "times", "A", "all neck muscles at once; existence E")
@@ -124,6 +148,8 @@ TRAITS: Final = _state(
     "A",
     "direction S: Meulders 2015-18, Jenewein 2013 (slower acquisition, impaired extinction); sizes invented",
 )
+ALPHA_LIMITS: Final = _state("limits of the learning rate", (0.02, 0.6), "", "A", "what is drawn beyond is moved there")
+GAIN_LEAST: Final = _state("least gain of the error", 0.2, "", "A", "")
 VERTEX_GAIN: Final = _state("N2-P2 by group", {"HC": 1.0, "CC": 1.3, "FM": 1.0}, "times", "A", "contested: de Tommaso 2011-17")
 MUSCLE_GAIN: Final = _state("muscle by group", {"HC": 1.0, "CC": 1.5, "FM": 1.0}, "times", "A", "anxiety; size invented")
 PAIN_GAIN: Final = _state("pain by group", {"HC": 1.0, "CC": 1.0, "FM": 1.3}, "times", "A", "hyperalgesia E; size invented")
@@ -141,6 +167,7 @@ TOUCH: Final = _state("weight of touch in block T", 0.5, "|PE| of an omission th
 JITTERED: Final = _state(
     "belief in a jittered beat", 0.4, "of that in a regular one", "A", "direction S: Andersen & Dalal 2021"
 )
+TRAIN_NOISE: Final = _state("belief noise in a train", 0.5, "of that after a cue", "A", "")
 NEW_TRAIN: Final = _state("surprise of a train's first touch", 1.0, "", "A", "theta at new trains S: Andersen & Dalal 2021")
 
 # ---- response to current
@@ -169,6 +196,9 @@ CORNER: Final = _state(
 )
 CORNER_S: Final = _state("transient at ramp corners, time", 0.3, "s", "A", "")
 HEART_UV_PER_MA: Final = _state("heartbeat beside the pad", 15.0, "µV/mA", "A", "existence E: Gebodh 2019, Noury 2016; 5 to 20")
+HEART_SHAPE: Final = _state(
+    "heartbeat's shape", (0.03, -0.4, 0.25, 0.08), "sd s; then size, delay s, sd s", "A", "QRS, then T wave"
+)
 HEART_S: Final = _state("heartbeat", (0.86, 0.04), "s apart (mean, sd)", "E", "70 a minute")
 BREATH_UV_PER_MA: Final = _state("breathing beside the pad", 20.0, "µV/mA", "A", "existence E: Noury 2016")
 BREATH_HZ: Final = _state("breathing", 0.25, "Hz", "E", "15 a minute")

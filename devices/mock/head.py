@@ -20,41 +20,42 @@ import numpy as np
 import numpy.typing as npt
 from numpy.polynomial import legendre
 
+from devices.mock import assumptions as known
 from devices.mock.patient_settings import PeSite
 from devices.ten_five import direction
 
 Float64s = npt.NDArray[np.float64]
 Point = tuple[float, float, float]
 
-RADIUS_M: Final = 0.099
-CENTRE_M: Final[Point] = (0.0, 0.012, 0.040)
+RADIUS_M: Final = known.RADIUS_M
+CENTRE_M: Final[Point] = known.CENTRE_M
 """Centre of the sphere in head coordinates (origin between the ears)."""
 
-# Brain, fluid, skull, scalp: outer radius in units of the head's, conductivity in S/m.
-SHELLS: Final = ((0.90, 0.33), (0.92, 1.0), (0.97, 0.004), (1.0, 0.33))
+_SHELLS: Final = known.SHELLS
 _TERMS: Final = 100
+_PITCH_RAD: Final = math.radians(known.PITCH_DEG)
+_ROTATED_RAD: Final = math.radians(known.ROTATED_DEG)
 
-# Head coordinates of an average head in MNI space: where their origin lies, and how far they pitch about the x axis.
-_ORIGIN_MNI_MM: Final[Point] = (0.0, -28.8, -41.3)
-_PITCH_RAD: Final = math.radians(3.25)
 
-CRUS_LEFT: Final[Point] = (-36.0, -70.0, -33.0)
-CRUS_RIGHT: Final[Point] = (36.0, -70.0, -33.0)
-VIIB_LEFT: Final[Point] = (-34.0, -64.0, -52.0)
-VIIB_RIGHT: Final[Point] = (34.0, -64.0, -52.0)
-VISUAL: Final[Point] = (0.0, -92.0, 2.0)
-MIDCINGULATE: Final[Point] = (0.0, -8.0, 52.0)
+def _mirrored(point_mm: Point) -> Point:
+    return -point_mm[0], point_mm[1], point_mm[2]
 
-_WRONG_TILT_RAD: Final = math.radians(37.0)
+
+CRUS_RIGHT: Final[Point] = known.CRUS_MM
+CRUS_LEFT: Final[Point] = _mirrored(CRUS_RIGHT)
+VIIB_RIGHT: Final[Point] = known.VIIB_MM
+VIIB_LEFT: Final[Point] = _mirrored(VIIB_RIGHT)
+VISUAL: Final[Point] = known.VISUAL_MM
+MIDCINGULATE: Final[Point] = known.MIDCINGULATE_MM
 
 # Where the source that goes with the error lies: places, their shares of the amplitude, and how far the moments are turned
 # from the outward direction away from the vertex.
 _PE_SITES: Final[dict[PeSite, tuple[tuple[tuple[Point, float], ...], float]]] = {
-    "posterior_fossa": (((CRUS_LEFT, 0.6), (CRUS_RIGHT, 1.0)), 0.0),
+    "posterior_fossa": (((CRUS_LEFT, known.PE_LEFT), (CRUS_RIGHT, 1.0)), 0.0),
     "V1": (((VISUAL, 1.0),), 0.0),
     "midcingulate": (((MIDCINGULATE, 1.0),), 0.0),
-    "wrong_lobule": (((VIIB_LEFT, 0.6), (VIIB_RIGHT, 1.0)), 0.0),
-    "rotated": (((VIIB_LEFT, 0.6), (VIIB_RIGHT, 1.0)), _WRONG_TILT_RAD),
+    "wrong_lobule": (((VIIB_LEFT, known.PE_LEFT), (VIIB_RIGHT, 1.0)), 0.0),
+    "rotated": (((VIIB_LEFT, known.PE_LEFT), (VIIB_RIGHT, 1.0)), _ROTATED_RAD),
 }
 
 
@@ -81,7 +82,7 @@ def electrode_positions_m(labels: Sequence[str]) -> tuple[Point, ...]:
 
 def from_mni(point_mm: Point) -> Float64s:
     """Point (3,) of MNI space in units of the sphere's radius, from its centre."""
-    x, y, z = np.array(point_mm) - np.array(_ORIGIN_MNI_MM)
+    x, y, z = np.array(point_mm) - np.array(known.ORIGIN_MNI_MM)
     cos, sin = math.cos(_PITCH_RAD), math.sin(_PITCH_RAD)
     in_head_m = 1e-3 * np.array([x, cos * y + sin * z, cos * z - sin * y])
     return np.asarray((in_head_m - np.array(CENTRE_M)) / RADIUS_M)
@@ -93,7 +94,7 @@ def _layer_weights() -> Float64s:
     n = np.arange(1.0, _TERMS + 1.0)
     growing, falling = (n + 1.0) / n, np.ones_like(n)
     outer_radius = 1.0
-    for (radius, inner), (_, outer) in zip(SHELLS[-2::-1], SHELLS[:0:-1], strict=True):
+    for (radius, inner), (_, outer) in zip(_SHELLS[-2::-1], _SHELLS[:0:-1], strict=True):
         growing *= (radius / outer_radius) ** n
         falling *= (outer_radius / radius) ** (n + 1.0)
         potential = growing + falling
@@ -127,7 +128,7 @@ def dipole(directions: Float64s, source: Float64s, moment: Float64s) -> Float64s
     terms = np.concatenate([[0.0], _layer_weights() * f ** (n - 1.0)])
     outwards = float(moment @ s) * legendre.legval(cosine, terms * np.arange(_TERMS + 1.0))
     along = (directions @ moment - cosine * float(moment @ s)) * legendre.legval(cosine, legendre.legder(terms))
-    return np.asarray(1e-3 / (4.0 * math.pi * SHELLS[0][1] * RADIUS_M**2) * (outwards + along), dtype=np.float64)
+    return np.asarray(1e-3 / (4.0 * math.pi * _SHELLS[0][1] * RADIUS_M**2) * (outwards + along), dtype=np.float64)
 
 
 def radial_dipole(directions: Float64s, source: Float64s) -> Float64s:

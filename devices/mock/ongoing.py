@@ -26,7 +26,6 @@ Float32s = npt.NDArray[np.float32]
 BLOCK_S: Final = 4.0
 # Until the slowest filters have forgotten their start.
 _SETTLE_BLOCKS: Final = 5
-_EYES: Final = (0.0, 1.0, -0.25)
 _REACH_SD: Final = 5.0
 
 
@@ -91,7 +90,7 @@ def muscle_topographies(directions: Float64s) -> Float64s:
 
 def blink_topography(directions: Float64s) -> Float64s:
     """Shares (n,) of a blink; 1 at the most frontal electrode."""
-    return head.fading(directions, np.array(_EYES), known.BLINK_REACH_M)
+    return head.fading(directions, np.array(known.EYES), known.BLINK_REACH_M)
 
 
 def pulses(times_s: Sequence[float] | Float64s, sd_s: float, first: int, n: int, sfreq_hz: float) -> Float64s:
@@ -170,7 +169,7 @@ class Stream:
         n_channels = len(settings.labels)
         plan = self._rng["plan"]
         phase = plan.uniform(0.0, 2.0 * math.pi, n_channels)
-        size = settings.line_uv * math.sqrt(2.0) * plan.uniform(0.5, 1.5, n_channels)
+        size = settings.line_uv * math.sqrt(2.0) * plan.uniform(*known.LINE_SPREAD, n_channels)
         self._line = np.stack([size * np.cos(phase), size * np.sin(phase)])
         self._episodes(settings.duration_s + 60.0)
         self._next = 0
@@ -181,9 +180,10 @@ class Stream:
         """Topographies (n, n_channels) of dipoles all over the brain, turned anyhow, together `total_uv` on average."""
         out: list[Float64s] = []
         rng = self._rng["plan"]
+        inner, outer = known.DIPOLE_DEPTH
         while len(out) < known.BACKGROUND_DIPOLES:
-            place = rng.uniform(-0.85, 0.85, 3)
-            if 0.45 < float(np.linalg.norm(place)) < 0.85 and place[2] > -0.45:
+            place = rng.uniform(-outer, outer, 3)
+            if inner < float(np.linalg.norm(place)) < outer and place[2] > known.DIPOLE_LOWEST:
                 moment = rng.standard_normal(3)
                 out.append(head.dipole(directions, place, moment / float(np.linalg.norm(moment))))
         table = np.stack(out)
@@ -191,8 +191,9 @@ class Stream:
 
     def _episodes(self, duration_s: float) -> None:
         """Times of blinks, muscle bursts and heartbeats; a longer session begins as a shorter one."""
+        shape = known.BLINK_REGULARITY
         n = int(duration_s / 60.0 * known.BLINKS_MIN * 1.5) + 8
-        self._blinks = np.cumsum(self._rng["blinks"].gamma(4.0, 60.0 / known.BLINKS_MIN / 4.0, n))
+        self._blinks = np.cumsum(self._rng["blinks"].gamma(shape, 60.0 / known.BLINKS_MIN / shape, n))
         n = int(duration_s / 60.0 * known.BURSTS_MIN * 1.5) + 8
         self._bursts = np.cumsum(self._rng["bursts"].exponential(60.0 / known.BURSTS_MIN, n))
         self._burst_sizes = self._rng["burst sizes"].random((n, 3))
@@ -231,14 +232,15 @@ class Stream:
         n, fs, first = self._n, self._fs, k * self._n
         eeg, alpha, muscle, contact = self._noise()
         t_s = (first + np.arange(n)) / fs
-        for start_s, (long, large, where) in zip(self._bursts, self._burst_sizes, strict=True):
+        near = range(*np.searchsorted(self._bursts, (t_s[0] - known.BURST_S[1], t_s[-1])).tolist())
+        for start_s, (long, large, where) in zip(self._bursts[near], self._burst_sizes[near], strict=True):
             stop_s = start_s + _between(known.BURST_S, long)
-            if start_s < t_s[-1] and stop_s > t_s[0]:
-                muscle[int(3.0 * where), (t_s >= start_s) & (t_s < stop_s)] *= _between(known.BURST_GAIN, large)
+            muscle[int(3.0 * where), (t_s >= start_s) & (t_s < stop_s)] *= _between(known.BURST_GAIN, large)
         turn = 2.0 * math.pi * self._settings.line_hz * t_s
         eeg += np.stack([np.sin(turn), np.cos(turn)], axis=1) @ self._line
         breath = np.sin(2.0 * math.pi * known.BREATH_HZ * t_s)
-        beat = pulses(self._beats, 0.03, first, n, fs) - 0.4 * pulses(self._beats + 0.25, 0.08, first, n, fs)
+        sharp_s, later, delay_s, broad_s = known.HEART_SHAPE
+        beat = pulses(self._beats, sharp_s, first, n, fs) + later * pulses(self._beats + delay_s, broad_s, first, n, fs)
         return Ongoing(
             eeg=eeg.astype(np.float32),
             alpha=alpha.astype(np.float32),

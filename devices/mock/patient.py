@@ -315,7 +315,7 @@ class Patient:
             delta = u - certain * expected
             surprise = known.NEW_TRAIN * u if trial.place == 1 else delta
             pe = person.error(known.TOUCH * surprise)
-            person.learn(trial.cue, expected, u - expected, 0.5 * wander)
+            person.learn(trial.cue, expected, u - expected, known.TRAIN_NOISE * wander)
             expected *= certain
         else:
             u = trial.level if noxious else 0.0

@@ -41,9 +41,10 @@ class Person:
         alpha, persistence, gain, response = (float(value) for value in rng.standard_normal(4))
         self._aware_draw = float(rng.random())
         mean = known.TRAITS[group]
-        self.alpha = min(0.6, max(0.02, mean[0] + mean[1] * alpha))
+        slowest, fastest = known.ALPHA_LIMITS
+        self.alpha = min(fastest, max(slowest, mean[0] + mean[1] * alpha))
         self.persistence = max(0.0, mean[2] + mean[3] * persistence)
-        self.gain = max(0.2, mean[4] + mean[5] * gain)
+        self.gain = max(known.GAIN_LEAST, mean[4] + mean[5] * gain)
         sign = _SIGNS[settings.plasticity] * (1.0 + known.EFFECT_SPREAD * response)
         self.response = (known.EFFECT[0] * sign, known.EFFECT[1] * sign)
         self.vertex_gain = known.VERTEX_GAIN[group]

@@ -14,7 +14,7 @@ from devices.mock.patient_settings import LABELS
 
 def test_without_layers_the_series_is_the_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
     """The homogeneous sphere has one (Brody et al. 1973); all four shells of one conductivity are one."""
-    monkeypatch.setattr(head, "SHELLS", tuple((radius, 0.33) for radius, _ in head.SHELLS))
+    monkeypatch.setattr(head, "_SHELLS", tuple((radius, 0.33) for radius, _ in head._SHELLS))
     head._layer_weights.cache_clear()
     directions = head.electrode_directions(LABELS)
     source = head.from_mni(head.CRUS_RIGHT)

@@ -29,7 +29,8 @@ def test_the_wheel_holds_three_packages_and_nothing_else(tmp_path: Path) -> None
     info = {name for name in names if name.split("/")[0].endswith(".dist-info")}
     assert {name.split("/")[0] for name in set(names) - info} == {"loop", "cext", "devices"}
     assert any(name.startswith("cext/kernel") and name.endswith(".so") for name in names)
-    for needed in ("loop/configs/simulate.toml", "cext/kernel.pyi", "loop/py.typed", "devices/py.typed", "cext/py.typed"):
+    typed = ("loop/py.typed", "devices/py.typed", "cext/py.typed")
+    for needed in ("loop/configs/simulate.toml", "devices/mock/tasks/paradigm.toml", "cext/kernel.pyi", *typed):
         assert needed in names
     assert not [name for name in names if "test" in name]
 
