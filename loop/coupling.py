@@ -39,11 +39,11 @@ Float64s = npt.NDArray[np.float64]
 class Plan(NamedTuple):
     """Frozen parameters: `weights` (6, n_channels) are theta left, right, beta left, right, frontal, sensorimotor.
 
-    `epoch_n` samples make an epoch; `bins` are the first and one past the last frequency of theta and beta.
+    `window` (n_epoch,) tapers an epoch; `bins` are the first and one past the last frequency of theta and beta.
     """
 
     weights: Float64s
-    epoch_n: int
+    window: Float64s
     bins: tuple[tuple[int, int], tuple[int, int]]
 
 
@@ -82,7 +82,7 @@ def plan_for(estimator: Estimator, layout: Layout) -> Plan | None:
     n = round(EPOCH_S * layout.sfreq_hz)
     width_hz = layout.sfreq_hz / n
     theta, beta = ((round(low / width_hz), round(high / width_hz) + 1) for low, high in (THETA_HZ, BETA_HZ))
-    return Plan(np.ascontiguousarray(weights), n, (theta, beta))
+    return Plan(np.ascontiguousarray(weights), np.hanning(n + 1)[:-1], (theta, beta))
 
 
 def imaginary_coherency(plan: Plan, samples_uv: Float64s) -> tuple[float, ...]:
@@ -91,26 +91,26 @@ def imaginary_coherency(plan: Plan, samples_uv: Float64s) -> tuple[float, ...]:
     Parameters
     ----------
     plan : Plan
-    samples_uv : ndarray, shape (n_channels, epoch_n)
+    samples_uv : ndarray, shape (n_epoch, n_channels)
 
     Returns
     -------
     tuple of float
-        Zero where a signal is silent, for then nothing is shared. Positive where the posterior fossa leads.
+        Zero where a signal is silent, for then nothing is shared; NaN where a sample is. Positive where the posterior fossa
+        leads.
     """
     # einsum without optimisation calls no BLAS: the same sums in the same order on every machine.
-    signals = np.einsum("sc,cn->sn", plan.weights, samples_uv)
+    signals = np.einsum("sc,nc->sn", plan.weights, samples_uv)
     signals -= signals.mean(axis=1, keepdims=True)
-    spectra = np.fft.rfft(signals * np.hanning(plan.epoch_n + 1)[:-1], axis=1)
-    figures = []
+    signals *= plan.window
+    spectra = np.fft.rfft(signals, axis=1)
+    figures: list[float] = []
     for band, (first, stop) in enumerate(plan.bins):
-        part = spectra[:, first:stop]
-        power = (part.real**2 + part.imag**2).sum(axis=1)
-        for side in (2 * band, 2 * band + 1):
-            for region in (4, 5):
-                cross = (part[side] * part[region].conj()).sum()
-                scale = float(np.sqrt(power[side] * power[region]))
-                figures.append(float(cross.imag) / scale if scale > 0.0 else 0.0)
+        sides, regions = spectra[2 * band : 2 * band + 2, None, first:stop], spectra[None, 4:6, first:stop]
+        cross = (sides.imag * regions.real - sides.real * regions.imag).sum(axis=2)
+        power = [(part.real**2 + part.imag**2).sum(axis=2) for part in (sides, regions)]
+        scale = np.sqrt(power[0] * power[1])
+        figures += np.where(scale == 0.0, 0.0, cross / np.where(scale == 0.0, 1.0, scale)).ravel().tolist()
     return tuple(figures)
 
 
@@ -124,11 +124,11 @@ class CouplingWatch:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._open = np.empty((plan.weights.shape[1], plan.epoch_n))
+        self._open: list[Float64s] = []
         self._at = 0
         self._sound = False
         self._begun = (0, 0)
-        self._waiting: list[tuple[int, int, int, Float64s]] = []
+        self._waiting: list[tuple[int, int, int, list[Float64s]]] = []
 
     def reset(self) -> None:
         """A break: the open epoch is lost, complete ones are not."""
@@ -145,34 +145,35 @@ class CouplingWatch:
             From the kernel's count to the record's.
         stamps : ndarray, shape (n,)
         samples_uv : ndarray, shape (n, n_channels)
+            Kept without a copy until its epochs are computed: must not be changed afterwards.
         flagged : ndarray
             Samples, in the kernel's count, of the frames that were flagged.
         """
-        length, done = self._plan.epoch_n, 0
-        flagged_epochs = set((flagged // length).tolist())
+        length, done = len(self._plan.window), 0
+        flagged_epochs = set((flagged // length).tolist()) if len(flagged) else ()
         while done < len(stamps):
             epoch, at = divmod(first + done, length)
             n = min(length - at, len(stamps) - done)
             if at == 0:
-                self._sound, self._begun = True, (first + done + shift, int(stamps[done]))
+                self._sound, self._open = True, []
+                self._begun = (first + done + shift, int(stamps[done]))
             elif at != self._at:
                 self._sound = False
             if epoch in flagged_epochs:
                 self._sound = False
             if self._sound:
-                self._open[:, at : at + n] = samples_uv[done : done + n].T
+                self._open.append(samples_uv[done : done + n])
             done += n
             self._at = (at + n) % length
             if self._at == 0 and self._sound:
                 self._waiting.append((*self._begun, int(stamps[done - 1]), self._open))
-                self._open = np.empty_like(self._open)
 
     def finished(self) -> list[Epoch]:
         """The epochs that have become complete since the last call; those with a number that is none are left out."""
         waiting, self._waiting = self._waiting, []
         epochs = []
-        for sample, first_ns, last_ns, samples_uv in waiting:
-            figures = imaginary_coherency(self._plan, samples_uv)
+        for sample, first_ns, last_ns, parts in waiting:
+            figures = imaginary_coherency(self._plan, np.concatenate(parts))
             if np.isfinite(figures).all():
                 epochs.append(Epoch(sample, first_ns, last_ns, figures))
         return epochs

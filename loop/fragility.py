@@ -66,7 +66,11 @@ class Decay(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OnsetOffset(msgspec.Struct, frozen=True, kw_only=True):
-    """Index at a stimulus' onset and at its end, in pairs; `ratio` (end to onset) is None where it has no bounds."""
+    """Index at a stimulus' onset and at its end, in pairs; `ratio` (end to onset) is None where it has no bounds.
+
+    The forward model learns what follows a cue and an onset, but no marker tells it of an end (K5): part of the index at
+    the end is the plain response to it.
+    """
 
     onset: Estimate
     end: Estimate
@@ -85,8 +89,9 @@ class Fragility(msgspec.Struct, frozen=True, kw_only=True):
     r"""All figures of K12; None where the session does not tell, and `untold` says why.
 
     `excess` is the index beyond what the normative learner's surprise explains, in standard deviations. `late_expected` is F:
-    the mean index of expected outcomes (\|d\| < 0.3) after the fifteenth. `models` has, for each learner, the correlation of
-    the index with its \|d\|, `kalman_nis` the filter's mean normalised innovation squared (1 where its noise is right).
+    the mean index of expected outcomes (\|d\| < 0.3) after the fifteenth; what is still to be learned is part of it, so
+    compare it between people or sessions rather than with zero. `models` has, for each learner, the correlation of the
+    index with its \|d\|, `kalman_nis` the filter's mean normalised innovation squared (1 where its noise is right).
     `coupling` is imaginary coherency, one a pair and band (`loop.coupling`).
     """
 

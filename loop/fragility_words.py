@@ -49,13 +49,14 @@ def rows(figures: Fragility, estimator_kind: str) -> list[tuple[str, str]]:
         found.append(("onset, end", f"index {_sd(both.onset)} at onset, {_sd(both.end)} at the end"))
         found.append(("", f"end minus onset {_sd(both.difference)}, {_told(both.difference)}"))
         ratio = "has no bounds: onset is not told from 0" if both.ratio is None else _range(both.ratio, ".2f")
-        found.append(("", f"ratio end to onset {ratio}"))
+        found.append(("", f"ratio end to onset {ratio}; the forward model expects onsets, not ends"))
     learners = [f"r with |d| of {one.name} {_range(one.estimate, '+.2f')}" for one in figures.models]
     found += _labelled("index follows", learners)
     if figures.kalman_nis is not None:
         found.append(("Kalman NIS", f"{_range(figures.kalman_nis, '.2f')}; 1 where the filter's noise is right"))
     if figures.coupling:
-        found.append(("coupling", f"imaginary coherency, {figures.coupling[0].estimate.n} epochs of 2 s, positive: PF leads"))
+        n = figures.coupling[0].estimate.n
+        found.append(("coupling", f"imaginary coherency of signals, {n} × 2 s; positive: PF leads"))
         found += [("", line) for line in _pairs(figures.coupling)]
     return found + _labelled("not told", figures.untold)
 

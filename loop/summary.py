@@ -14,7 +14,7 @@ from rich.table import Table
 from devices import link
 from devices.units import NS_PER_S
 from loop import config as configuration
-from loop.events import GateChange, Outcome
+from loop.events import GateChange
 from loop.fragility import Fragility
 from loop.fragility_words import rows
 from loop.gate import Phase
@@ -31,7 +31,10 @@ class GateOpened(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Agreement(msgspec.Struct, frozen=True, kw_only=True):
-    """The index against the simulated patient's true prediction error, over outcomes that were evidence."""
+    """The index, the markers' model alone, or both fused, against the simulated patient's true prediction error.
+
+    Over outcomes that were evidence. The markers' model needs no EEG: only what goes beyond it is the EEG's.
+    """
 
     n: int
     r: float | None
@@ -53,6 +56,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     unused: dict[str, int]
     index_mean: float | None
     agreement: Agreement | None
+    agreement_markers: Agreement | None
+    agreement_fused: Agreement | None
     gates: tuple[GateOpened, ...]
     last_closed_reason: str
     charge_mc: float
@@ -98,7 +103,9 @@ def summarise(session: Session, truth: Mapping[int, float] | None = None, limits
         evidence_outcomes=len(used),
         unused=dict(unused.most_common()),
         index_mean=float(np.mean([o.index for o in used])) if used else None,
-        agreement=_agreement(used, truth) if truth is not None else None,
+        agreement=_agreement([(o.t_ns, o.index) for o in used], truth),
+        agreement_markers=_agreement([(o.t_ns, o.surprise) for o in used], truth),
+        agreement_fused=_agreement([(o.t_ns, o.fused) for o in used], truth),
         gates=_gates(session.gates, first_ns),
         last_closed_reason=closed[-1] if closed else "",
         charge_mc=max((r.charge_uc for r in reports), default=0) / 1000.0,
@@ -126,9 +133,13 @@ def render(summary: Summary, console: Console) -> None:
         table.add_row("", f"{count} left out: {reason}")
     if summary.index_mean is not None:
         table.add_row("index", f"mean {summary.index_mean:+.2f} sd above the null")
-    if summary.agreement is not None and summary.agreement.r is not None:
-        a = summary.agreement
-        table.add_row("against truth", f"r = {a.r:.2f} (95 % {a.r_low:.2f} to {a.r_high:.2f}, {a.n} outcomes)")
+    for what, a in (
+        ("against truth", summary.agreement),
+        ("markers alone", summary.agreement_markers),
+        ("fused", summary.agreement_fused),
+    ):
+        if a is not None and a.r is not None:
+            table.add_row(what, f"r = {a.r:.2f} (95 % {a.r_low:.2f} to {a.r_high:.2f}, {a.n} outcomes)")
     for label, sentence in rows(summary.fragility, summary.estimator_kind):
         table.add_row(label, sentence)
     if summary.gates:
@@ -162,8 +173,10 @@ def _gates(changes: Iterable[GateChange], first_ns: int) -> tuple[GateOpened, ..
     return tuple(gates)
 
 
-def _agreement(used: Sequence[Outcome], truth: Mapping[int, float]) -> Agreement:
-    pairs = [(o.index, truth[o.t_ns]) for o in used if o.t_ns in truth]
+def _agreement(found: Sequence[tuple[int, float | None]], truth: Mapping[int, float] | None) -> Agreement | None:
+    if truth is None:
+        return None
+    pairs = [(value, truth[t_ns]) for t_ns, value in found if t_ns in truth and value is not None]
     if len(pairs) < 4:
         return Agreement(n=len(pairs), r=None, r_low=None, r_high=None)
     x, y = np.array(pairs).T
