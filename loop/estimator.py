@@ -36,7 +36,7 @@ WEIGHTS: Final = ("theta_left", "theta_right", "beta_left", "beta_right", "theta
 
 # Pairs (left, right) over or near the posterior fossa, best first; only the first is the recommended site.
 PAIRS: Final = (("PO9", "PO10"), ("P9", "P10"), ("I1", "I2"), ("PO7", "PO8"), ("TP9", "TP10"), ("P7", "P8"), ("O1", "O2"))
-RING: Final = ("PO9", "PO10", "P9", "P10", "I1", "I2", "Iz", "TP9", "TP10", "PO7", "PO8", "O1", "O2")
+RING: Final = ("PO9", "PO10", "P9", "P10", "I1", "I2", "TP9", "TP10", "Iz", "PO7", "PO8", "O1", "O2")
 CONTROL: Final = ("Oz", "POz", "Pz")
 
 THETA_HZ: Final = (4.0, 7.0)
@@ -60,6 +60,8 @@ THETA_WINDOW: Final = (15, 31)
 BASELINE: Final = (-30, -5)
 BASELINE_WEIGHT: Final = 0.25
 
+# The muscle index is a mean over the ring's first so many: more would need a third set of the kernel's eight lanes.
+_MOST_RING: Final = 8
 _LEAST_MUSCLE_BAND_HZ: Final = 15.0
 
 
@@ -131,7 +133,7 @@ class Estimator:
             pair_note, self.is_stand_in = "", False
             self.name = f"posterior-fossa spatial filters on {len(eeg)} channels, calibrated on {calibration.created[:10]}"
         control = next((index[name] for name in CONTROL if index.get(name) in eeg), None)
-        ring = [index[name] for name in RING if index.get(name) in eeg] or eeg[-2:]
+        ring = [index[name] for name in RING if index.get(name) in eeg][:_MOST_RING] or eeg[-2:]
         bank = design(layout.sfreq_hz, config.channels.line_hz)
         notes = [pair_note, *bank.notes]
         if len(eeg) < 8:
