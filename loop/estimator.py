@@ -129,6 +129,11 @@ class Estimator:
             self.name = f"fallback: average-referenced {left}/{right}, not calibrated"
             self.is_stand_in = (left, right) != PAIRS[0] and not config.estimator.left
         else:
+            if calibration.readout is not None and calibration.readout.names != LEARNED:
+                raise CalibrationError(
+                    f"the calibration's readout is of {', '.join(calibration.readout.names)}; this estimator has "
+                    f"{', '.join(LEARNED)}: calibrate anew"
+                )
             filters = _calibrated_filters(calibration, eeg)
             pair_note, self.is_stand_in = "", False
             self.name = f"posterior-fossa spatial filters on {len(eeg)} channels, calibrated on {calibration.created[:10]}"

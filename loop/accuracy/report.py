@@ -260,6 +260,17 @@ def _targets(
         if one.who == "HC":
             found = f"{one.ever:.2f} ({one.ever_low:.2f}–{one.ever_high:.2f})"
             out.append(Target(name="HC ever gated in 160 trials", wanted="stated", found=found, held=None))
+    usable = next((rows for name, rows in many.items() if name.startswith(f"{_all(CONTROL_NAM)}, usable")), ())
+    out += [
+        Target(
+            name=f"FM gated within {WITHIN} trials, calibrations that said to go on",
+            wanted="≥ 0.80",
+            found=f"{one.within:.2f}",
+            held=one.within >= 0.8,
+        )
+        for one in usable
+        if one.who == "FM"
+    ]
     return tuple(out)
 
 
