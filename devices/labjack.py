@@ -52,6 +52,7 @@ def capabilities(_mode: str, options: LabJackOptions) -> Capabilities:
         host_timeout_s=WATCHDOG_LATEST_S,
         min_transition_s=0.0,
         readback_interval_s=0.05,
+        leads=options.leads,
         caveat="the watchdog ends a current by a step to zero, and only after one to two seconds",
     )
 

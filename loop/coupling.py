@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cext.params import KernelParams
-from loop.estimator import BETA_HZ, LEARNED, THETA_HZ
+from loop.estimator import BETA_HZ, LEARNED, SIDED, THETA_HZ
 from loop.estimators.protocol import Estimator
 from loop.events import Int64s, Layout
 from loop.montage import standard_label
@@ -71,7 +71,7 @@ def plan_for(estimator: Estimator, layout: Layout) -> Plan | None:
     if estimator.learned != LEARNED or not isinstance(params, KernelParams):
         return None
     labels = [standard_label(label) for label in layout.labels]
-    rows = [params.projection[i] for i in range(len(LEARNED))]
+    rows = [params.projection[i] for i in range(len(SIDED))]
     for names in (FRONTAL, SENSORIMOTOR):
         picked = np.array([label in names for label in labels]) & estimator.used
         if not picked.any():

@@ -13,6 +13,7 @@ from msgspec import Meta
 
 CLIP: Final = 4.0
 RIDGE: Final = 5.0
+APART: Final = 200.0
 MIN_TRIALS: Final = 20
 _FOLDS: Final = 10
 _LEAST_SCALE: Final = 1e-9
@@ -54,8 +55,10 @@ class Readout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return (value - self.b0 - self.b1 * surprise) / self.sigma
 
 
-def fit_readout(names: Sequence[str], features: Float64s, target: Float64s, ridge: float = RIDGE) -> Readout:
-    r"""Fit a readout by ridge regression on clipped, standardised features.
+def fit_readout(
+    names: Sequence[str], features: Float64s, target: Float64s, ridge: float = RIDGE, apart: float = APART
+) -> Readout:
+    r"""Fit a readout by ridge regression on clipped, standardised features, with their weights pulled together.
 
     Parameters
     ----------
@@ -66,7 +69,9 @@ def fit_readout(names: Sequence[str], features: Float64s, target: Float64s, ridg
     target : ndarray, shape (n_trials,)
         What E shall follow: \|outcome - expectation\| where the expectation was told.
     ridge : float
-        Penalty on standardised weights.
+        Penalty on what the standardised weights have in common.
+    apart : float
+        Penalty on how far each lies from their mean; equal to `ridge` for plain ridge regression.
 
     Returns
     -------
@@ -79,6 +84,9 @@ def fit_readout(names: Sequence[str], features: Float64s, target: Float64s, ridg
 
     Notes
     -----
+    The features are views of one response: each alone tells little about it in eighty trials, so a weight may differ from the
+    others only as far as the trials insist. The sign that they share is learned, for either is possible.
+
     Folds are every tenth trial, so the fit is a function of its input alone. `b1` is kept from falling below zero: a readout
     that runs against its target on unseen trials knows nothing, and must not turn surprise into evidence.
     """
@@ -92,7 +100,10 @@ def fit_readout(names: Sequence[str], features: Float64s, target: Float64s, ridg
     predicted = np.empty(n)
     for fold in range(_FOLDS):
         out = np.arange(n) % _FOLDS == fold
-        median, scale, weights, intercept = _solve(f[~out], t[~out], ridge)
+        median, scale, weights, intercept = _solve(f[~out], t[~out], ridge, apart)
+        # The mean of all targets for that of the others: the latter is high where those of the fold are low, and would drown a
+        # weak readout in a correlation of its own making.
+        intercept += float(t.mean() - t[~out].mean())
         predicted[out] = intercept + np.clip((f[out] - median) / scale, -CLIP, CLIP) @ weights
     spread = float(np.var(t))
     slope = float(np.mean((predicted - predicted.mean()) * (t - t.mean()))) / spread
@@ -102,7 +113,7 @@ def fit_readout(names: Sequence[str], features: Float64s, target: Float64s, ridg
     sigma = max(float(np.sqrt(np.sum(rest**2) / (n - 2))), _LEAST_SCALE)
     spread_p = float(predicted.std())
     r_cv = slope * math.sqrt(spread) / spread_p if spread_p > 0.0 else 0.0
-    median, scale, weights, intercept = _solve(f, t, ridge)
+    median, scale, weights, intercept = _solve(f, t, ridge, apart)
     return Readout(
         names=tuple(names),
         median=tuple(median.tolist()),
@@ -117,12 +128,13 @@ def fit_readout(names: Sequence[str], features: Float64s, target: Float64s, ridg
     )
 
 
-def _solve(f: Float64s, t: Float64s, ridge: float) -> tuple[Float64s, Float64s, Float64s, float]:
+def _solve(f: Float64s, t: Float64s, ridge: float, apart: float) -> tuple[Float64s, Float64s, Float64s, float]:
     median: Float64s = np.median(f, axis=0)
     scale = np.maximum(f.std(axis=0), _LEAST_SCALE)
     x = np.clip((f - median) / scale, -CLIP, CLIP)
     centre = x.mean(axis=0)
     centred = x - centre
-    gram = centred.T @ centred + ridge * np.eye(f.shape[1])
+    n = f.shape[1]
+    gram = centred.T @ centred + apart * np.eye(n) + (ridge - apart) / n
     weights = np.linalg.solve(gram, centred.T @ (t - t.mean()))
     return median, scale, weights, float(t.mean() - centre @ weights)

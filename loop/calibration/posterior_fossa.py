@@ -64,6 +64,7 @@ def learn_rest(config: Config, layout: Layout, rest_uv: Float64s) -> Rest:
     )
     for band, covariance, sd_uv, floor_uv in bands:
         noise_uv = float(np.median(floor_uv[found.good]))
+        coefficients[f"{band}_both"] = Array.of(lcmv_weights(covariance, fields.left + fields.right, found.good))
         brain_uv = float(np.sqrt(max(np.median(sd_uv[found.good]) ** 2 - noise_uv**2, 1e-6)))
         for side, lead in sides:
             weights = lcmv_weights(covariance, lead, found.good)

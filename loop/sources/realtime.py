@@ -7,7 +7,7 @@ Such a client hands over samples without their time stamps, so stamps are made h
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import mne
@@ -23,9 +23,14 @@ from loop.sources.errors import SourceError, SourceLostError
 from loop.sources.units import microvolts_per
 
 Int64s = npt.NDArray[np.int64]
+Float64s = npt.NDArray[np.float64]
 Samples = npt.NDArray[Any]
 
 _IDLE_S: Final = 0.002
+_TRIGGER: Final = "STI 014"
+_TRIGGER_N: Final = 5
+_BUFFER_S: Final = 2.0
+_THINNED: Final = 4
 _WAIT_S: Final = 0.2
 
 
@@ -52,6 +57,44 @@ class LSLClient(mne_realtime.LSLClient):  # type: ignore[misc]  # mne-realtime c
         while True:
             view, _ = self.client.pull_chunk(_WAIT_S, self.buffer_size, self.buffer, min_samples=1, as_numpy=True)
             yield view.T.copy()
+
+
+def received_epochs(
+    samples: Float64s, sfreq_hz: float, labels: Sequence[str], onsets: Sequence[int], window_s: tuple[float, float]
+) -> Float64s:
+    """Epochs as `mne_realtime.RtEpochs` receives them from a client that sends these samples buffer by buffer.
+
+    Parameters
+    ----------
+    samples : ndarray, shape (n_times, n_channels)
+        In microvolts.
+    sfreq_hz : float
+    labels : sequence of str
+    onsets : sequence of int
+        Samples at which a trigger comes.
+    window_s : tuple of float
+        From where to where around it; what comes before it is the baseline.
+
+    Returns
+    -------
+    ndarray, shape (n_onsets, n_channels, n_times)
+        In microvolts; every fourth sample.
+    """
+    trigger = np.zeros(len(samples))
+    for onset in onsets:
+        trigger[onset : onset + _TRIGGER_N] = 1.0
+    info = mne.create_info([*labels, _TRIGGER], sfreq_hz, ["eeg"] * len(labels) + ["stim"], verbose="ERROR")
+    raw = mne.io.RawArray(np.vstack([samples.T, trigger]), info, verbose="ERROR")
+    client = mne_realtime.MockRtClient(raw, verbose="ERROR")
+    epochs = mne_realtime.RtEpochs(
+        client, 1, *window_s, stim_channel=_TRIGGER, isi_max=1.0, picks=np.arange(len(labels)), verbose="ERROR"
+    )
+    epochs.start()
+    client.send_data(epochs, "all", 0.0, len(samples) / sfreq_hz, round(_BUFFER_S * sfreq_hz))
+    # One by one, for its `get_data` does not take what present MNE passes on; and thinned here, for with `decim` it takes the
+    # lower rate for that of the samples and cuts elsewhere.
+    received = iter(epochs)
+    return np.stack([np.asarray(next(received), dtype=np.float64)[:, ::_THINNED] for _ in onsets])
 
 
 class RealtimeSource:

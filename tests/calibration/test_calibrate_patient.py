@@ -17,6 +17,7 @@ from loop.calibration.make import Made, make
 from loop.calibration.quality import page_of
 from loop.calibration.validity import check_date
 from loop.config import Config
+from loop.estimator import WEIGHTS, Estimator
 from loop.sources.patient import patient_for
 
 TODAY = dt.date(2026, 3, 1)
@@ -47,7 +48,7 @@ def test_a_strong_error_is_found_and_the_verdict_says_so(made: Made) -> None:
     assert calibration.verdict.startswith("go on")
     assert calibration.quality["relative_sensitivity"] == pytest.approx(1.0)
     assert calibration.quality["clean_rest_s"] + 30.0 > 60.0
-    for name in ("theta_left", "theta_right", "beta_left", "beta_right"):
+    for name in WEIGHTS:
         assert np.linalg.norm(calibration.rest.coefficients[name].array) == pytest.approx(1.0)
 
 
@@ -89,6 +90,10 @@ def test_what_does_not_fit_is_refused_in_a_sentence(made: Made, tmp_path: Path) 
         check_date(calibration, TODAY + dt.timedelta(days=31), "sim")
     with pytest.raises(CalibrationError, match="participant sim"):
         check_date(calibration, TODAY, "P002")
+    assert calibration.readout is not None
+    fewer = msgspec.structs.replace(calibration.readout, names=calibration.readout.names[:4])
+    with pytest.raises(CalibrationError, match="this estimator has PFT_L, .* calibrate anew"):
+        Estimator(configured(), layout, msgspec.structs.replace(calibration, readout=fewer))
     damaged = file.encode(calibration).replace('"version": 1', '"version": 2')
     with pytest.raises(CalibrationError, match="format 2"):
         file.decode(damaged)

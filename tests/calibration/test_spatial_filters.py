@@ -19,6 +19,7 @@ from loop.calibration.errors import CalibrationError
 from loop.calibration.rest import RestStatistics
 from loop.calibration.spatial import (
     RECOMMENDED,
+    RHO,
     HeadModel,
     head_model,
     lcmv_weights,
@@ -97,7 +98,7 @@ def test_weights_are_those_of_mne(head: HeadModel, rest: RestStatistics, solutio
             raw.info,
             fixed,
             mne.Covariance(centred * 1e-12, names, [], [], nfree=1000, verbose="ERROR"),
-            reg=0.05,
+            reg=RHO,
             pick_ori=None,
             weight_norm=weight_norm,
             rank=None,

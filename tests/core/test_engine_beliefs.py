@@ -7,13 +7,14 @@ from core_play import START_NS, Play, excited, open_loop, with_null
 
 from devices.units import NS_PER_MS, NS_PER_S
 from loop import beliefs
+from loop.estimator import LEARNED
 from loop.events import CouplingEpoch, Decision, GateChange, Outcome, StimulusEnd
 from loop.fusion import fuse
 from loop.gate import Phase
 from loop.readout import Readout
 
 READOUT = Readout(
-    names=("PFT_L", "PFT_R", "PFB_L", "PFB_R"), median=(0.0,) * 4, scale=(1.0,) * 4, weights=(0.1, 0.1, 0.2, 0.2),
+    names=LEARNED, median=(0.0,) * 6, scale=(1.0,) * 6, weights=(0.1, 0.1, 0.2, 0.2, 0.1, 0.1),
     intercept=0.2, sigma=0.3, b0=0.05, b1=0.7, n_trials=80, r_cv=0.4,
 )  # fmt: skip
 

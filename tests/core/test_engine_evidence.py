@@ -40,7 +40,7 @@ from loop.events import (
 )
 from loop.gate import Phase
 
-WINDOWS_NS = (600 * NS_PER_MS, 700 * NS_PER_MS)
+WINDOWS_NS = (600 * NS_PER_MS, 620 * NS_PER_MS)
 
 
 def columns(outputs: list[Output]) -> dict[str, Any]:

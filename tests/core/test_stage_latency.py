@@ -62,7 +62,7 @@ def test_a_live_configuration_stage_by_stage() -> None:
     assert delays["theta: envelope"] == pytest.approx(0.135, abs=0.01)
     assert delays["beta: envelope"] == pytest.approx(0.052, abs=0.004)
     assert delays["muscle: envelope"] < delays["beta: envelope"]
-    assert (delays["beta: end of window"], delays["theta: end of window"]) == (0.36, 0.70)
+    assert (delays["beta: end of window"], delays["theta: end of window"]) == (0.36, 0.62)
     assert (delays["chunk"], delays["transport"]) == (0.02, 0.005)
     assert (delays["engine tick"], delays["guard tick"], delays["lease"]) == (0.02, 0.01, 0.25)
     assert (delays["ramp"], delays["hold"], delays["settle"], delays["sense"]) == (20.0, 60.0, 5.0, 60.0)
@@ -77,7 +77,7 @@ def test_sums_count_nothing_twice() -> None:
     stages = stage_latencies(preset("live-mock"))
     assert [stage.origin for stage in stages].index("sum") == len(stages) - 2
     delays = named(stages)
-    assert delays["outcome → index"] == pytest.approx(0.70 + 0.02 + 0.005)
+    assert delays["outcome → index"] == pytest.approx(0.62 + 0.02 + 0.005)
     assert delays["decision → full current"] == pytest.approx(20.0 + 0.02 + 0.01)
 
 
@@ -93,7 +93,7 @@ def test_what_does_not_apply_is_left_out() -> None:
     replayed = named(stage_latencies(preset("replay", "source.path='x'")))
     assert "ramp" not in replayed
     assert "transport" not in replayed
-    assert replayed["outcome → index"] == pytest.approx(0.70 + replayed["chunk"])
+    assert replayed["outcome → index"] == pytest.approx(0.62 + replayed["chunk"])
     event = named(stage_latencies(preset("simulate", "estimator.kind='event_readout'")))
     assert event["waveform: end of window"] == 0.7
     assert event["outcome → index"] > 0.7

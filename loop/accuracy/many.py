@@ -1,0 +1,139 @@
+"""Evidence and gates over many sessions, trial by trial, without EEG: where whole sessions would take hours.
+
+A patient of the simulation plays the blocks A, P and V once (160 outcomes). Each error becomes an index as one of the sessions
+with EEG had it: its own offset, slope and noise against the truth, judged by its own readout (`bench.Law`). Then the policy
+itself decides. What is left out: outcomes that are not valid (5 %), noise that is not normal, and drifts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal
+
+import msgspec
+import numpy as np
+
+from devices.mock.paradigm import timetable
+from devices.mock.patient_settings import BlockName, Group, PatientSettings
+from devices.mock.person import Person
+from devices.mock.task import load_task
+from loop import policy
+from loop.accuracy.bench import Law
+from loop.accuracy.harm_power import wilson
+from loop.config import PolicyTable
+from loop.policy import Happened, PolicyState
+from loop.readout import Readout
+
+Who = Literal["HC", "CC", "FM", "no excess"]
+WITHIN: Final = 60
+
+_BLOCKS: Final[tuple[BlockName, ...]] = ("A", "P", "V")
+_NORMATIVE_RATE: Final = 0.25
+_BASE_SEED: Final = 1_000_000
+
+
+class Gated(msgspec.Struct, frozen=True, kw_only=True):
+    """Shares of the sessions of one kind of patient, with Wilson's 95 % intervals, and openings an hour."""
+
+    who: str
+    sessions: int
+    within: float
+    within_low: float
+    within_high: float
+    ever: float
+    ever_low: float
+    ever_high: float
+    an_hour: float
+    median_trial: float | None
+
+
+def gated(who: Who, laws: Sequence[Law], table: PolicyTable, sessions: int) -> Gated:
+    """Play sessions without current and count what the evidence would have opened.
+
+    Parameters
+    ----------
+    who : {"HC", "CC", "FM", "no excess"}
+        ``no excess`` errs and learns exactly as the normative learner of the policy.
+    laws : sequence of Law
+        Of sessions with EEG, taken in turn.
+    table : PolicyTable
+    sessions : int
+    """
+    firsts: list[int | None] = []
+    openings, hours = 0, 0.0
+    for number in range(sessions):
+        opened, lasted_s = _session(who, laws[number % len(laws)], table, _BASE_SEED + number)
+        firsts.append(opened[0] if opened else None)
+        openings += len(opened)
+        hours += lasted_s / 3600.0
+    known = [first for first in firsts if first is not None]
+    soon = sum(first <= WITHIN for first in known)
+    within_low, within_high = wilson(soon, sessions)
+    ever_low, ever_high = wilson(len(known), sessions)
+    return Gated(
+        who=who,
+        sessions=sessions,
+        within=soon / sessions,
+        within_low=within_low,
+        within_high=within_high,
+        ever=len(known) / sessions,
+        ever_low=ever_low,
+        ever_high=ever_high,
+        an_hour=openings / hours,
+        median_trial=float(np.median(known)) if known else None,
+    )
+
+
+def _session(who: Who, law: Law, table: PolicyTable, seed: int) -> tuple[list[int], float]:
+    """Outcomes at which a gate opened, counted from 1, and how long the session lasted."""
+    group: Group = "HC" if who == "no excess" else who
+    settings = PatientSettings(seed=seed, group=group, blocks=_BLOCKS, rounds=1, rest_s=0.0)
+    person = Person(settings)
+    if who == "no excess":
+        person.alpha, person.persistence, person.gain = _NORMATIVE_RATE, 0.0, 1.0
+    plan = timetable(
+        np.random.default_rng([seed, 1]),
+        load_task(settings.task),
+        sfreq_hz=settings.sfreq_hz,
+        n_samples=round(7200 * settings.sfreq_hz),
+        rest_s=0.0,
+        blocks=_BLOCKS,
+        rounds=1,
+        noxious=settings.noxious_intensity,
+        innocuous=settings.innocuous_intensity,
+    )
+    rng = np.random.default_rng([seed, 7])
+    readout = _readout(law)
+    state, wanted = PolicyState(), False
+    opened = []
+    for number, trial in enumerate(plan.trials, start=1):
+        u = trial.level if trial.outcome == "NOX" else 0.0
+        expected = person.expects(trial.cue, trial.told)
+        error = person.error(u - expected)
+        noise, wander = rng.standard_normal(2).tolist()
+        if trial.told is None:
+            person.learn(trial.cue, expected, u - expected, 0.0 if who == "no excess" else wander)
+        value = law.offset + law.slope * error + law.noise * noise
+        state, _ = policy.score(table, state, Happened(number, trial.cue, u, trial.told), (value,), "", readout)
+        wants = policy.judge(table, state).wanted == "open"
+        if wants and not wanted:
+            opened.append(number)
+        wanted = wants
+        state = state._replace(wanted=wanted)
+    return opened, plan.trials[-1].outcome_sample / settings.sfreq_hz
+
+
+def _readout(law: Law) -> Readout:
+    """The session's readout for an index that is worked out already."""
+    return Readout(
+        names=("E",),
+        median=(0.0,),
+        scale=(1e6,),
+        weights=(1e6,),
+        intercept=0.0,
+        sigma=law.sigma,
+        b0=law.b0,
+        b1=law.b1,
+        n_trials=80,
+        r_cv=0.0,
+    )
