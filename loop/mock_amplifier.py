@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from devices import liblsl, priority
@@ -59,7 +60,8 @@ def run_amplifier(
     SourceError, ConfigError
         One sentence each.
     """
-    priority.claim_share()  # an amplifier has a processor of its own
+    # An amplifier has a processor of its own: a share of this one may come more than 100 ms late on a busy machine.
+    priority.claim_processor_for_all(priority.AMPLIFIER)
     if what == "patient":
         blocks, amplifier = _patient(patient, meter, again, (name, source_id, marker_name), chunk_s)
     else:
@@ -95,12 +97,22 @@ def _patient(
         marker_name=names[2],
     )
     if again:
-        return again_and_again(lambda: patient_blocks(_patient_ahead(settings), current_ua, chunk_s)), amplifier
+        patients = _one_after_another(patient, lambda: _patient_ahead(settings))
+        return (block for one in patients for block in patient_blocks(one, current_ua, chunk_s)), amplifier
     return patient_blocks(patient, current_ua, chunk_s), amplifier
 
 
 def _patient_ahead(settings: PatientSettings) -> Patient:
     return Patient(settings, BackgroundAhead(settings))
+
+
+def _one_after_another(patient: Patient, make: Callable[[], Patient]) -> Iterator[Patient]:
+    """A patient, and then others: each is made while the one before plays, since making one would hold up the stream."""
+    maker = ThreadPoolExecutor(1, thread_name_prefix="patient")
+    while True:
+        coming = maker.submit(make)
+        yield patient
+        patient = coming.result()
 
 
 class _Felt:
