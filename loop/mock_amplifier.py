@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
 from devices import liblsl, priority
 from devices.mock.amplifier import Amplifier, Block, again_and_again, patient_blocks, stream
 from devices.mock.background import BackgroundAhead
@@ -60,19 +62,21 @@ def run_amplifier(
     SourceError, ConfigError
         One sentence each.
     """
-    # An amplifier has a processor of its own: a share of this one may come more than 100 ms late on a busy machine.
-    priority.claim_processor_for_all(priority.AMPLIFIER)
-    if what == "patient":
-        blocks, amplifier = _patient(patient, meter, again, (name, source_id, marker_name), chunk_s)
-    else:
-        if meter is not None:
-            raise ConfigError("--meter makes the patient feel a current; a recording cannot")
-        blocks, amplifier = _recording(Path(what), again, (name, source_id, marker_name), chunk_s)
-    say(
-        f"streaming `{name}`: {len(amplifier.labels)} channels at {amplifier.sfreq_hz:g} Hz, markers on "
-        f"`{amplifier.marker_name}`; Ctrl-C ends it"
-    )
-    sent = stream(blocks, amplifier, chunk_s=chunk_s, reach=reach)
+    # Threads that numpy started before have no such claim: what waited for them would wait for everybody.
+    with threadpool_limits(1):
+        # An amplifier has a processor of its own; a share of this one may come more than 100 ms late on a busy machine.
+        priority.claim_processor_for_all(priority.AMPLIFIER)
+        if what == "patient":
+            blocks, amplifier = _patient(patient, meter, again, (name, source_id, marker_name), chunk_s)
+        else:
+            if meter is not None:
+                raise ConfigError("--meter makes the patient feel a current; a recording cannot")
+            blocks, amplifier = _recording(Path(what), again, (name, source_id, marker_name), chunk_s)
+        say(
+            f"streaming `{name}`: {len(amplifier.labels)} channels at {amplifier.sfreq_hz:g} Hz, markers on "
+            f"`{amplifier.marker_name}`; Ctrl-C ends it"
+        )
+        sent = stream(blocks, amplifier, chunk_s=chunk_s, reach=reach)
     say(f"sent {sent} samples ({sent / amplifier.sfreq_hz:.1f} s)")
     return sent
 
