@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
 
 from devices import liblsl, priority
-from devices.mock.amplifier import Amplifier, Block, again_and_again, patient_blocks, stream
+from devices.mock.amplifier import Amplifier, Block, patient_blocks, stream
 from devices.mock.background import BackgroundAhead
 from devices.mock.meter import MeterError, MeterReader
 from devices.mock.patient import Patient
 from devices.mock.patient_settings import PatientSettings
 from loop.config import ConfigError
 from loop.sources.recording import RecordingPlayback, open_recording
+
+T = TypeVar("T")
 
 
 def run_amplifier(
@@ -110,13 +113,13 @@ def _patient_ahead(settings: PatientSettings) -> Patient:
     return Patient(settings, BackgroundAhead(settings))
 
 
-def _one_after_another(patient: Patient, make: Callable[[], Patient]) -> Iterator[Patient]:
-    """A patient, and then others: each is made while the one before plays, since making one would hold up the stream."""
-    maker = ThreadPoolExecutor(1, thread_name_prefix="patient")
+def _one_after_another(played: T, make: Callable[[], T]) -> Iterator[T]:
+    """A patient or recording, and then others: each is made while the one before plays, lest it hold up the stream."""
+    maker = ThreadPoolExecutor(1, thread_name_prefix="next")
     while True:
         coming = maker.submit(make)
-        yield patient
-        patient = coming.result()
+        yield played
+        played = coming.result()
 
 
 class _Felt:
@@ -155,7 +158,8 @@ def _recording(path: Path, again: bool, names: tuple[str, str, str], chunk_s: fl
         marker_name=names[2],
     )
     if again:
-        return again_and_again(lambda: _blocks(open_recording(path), chunk_s)), amplifier
+        laps = _one_after_another(playback, lambda: open_recording(path))
+        return (block for one in laps for block in _blocks(one, chunk_s)), amplifier
     return _blocks(playback, chunk_s), amplifier
 
 
