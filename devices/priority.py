@@ -7,6 +7,8 @@ import os
 from typing import Final
 
 GUARD: Final = 10
+# An amplifier's threads come after what may stop a current.
+AMPLIFIER: Final = 9
 # Real hardware has a processor of its own: nothing on this machine may keep its stand-in from hearing the guard.
 HARDWARE: Final = 11
 
@@ -23,6 +25,19 @@ def claim_processor(priority: int) -> None:
         os.nice(-10)
     with contextlib.suppress(OSError, AttributeError):
         os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
+
+
+def claim_processor_for_all(priority: int) -> None:
+    """Like `claim_processor`, for every thread that this process starts from now on: liblsl's, where samples must not wait.
+
+    Parameters
+    ----------
+    priority : int
+        Among processes that claim the same, 1 to 99: the higher runs first.
+    """
+    claim_share()
+    with contextlib.suppress(OSError, AttributeError):
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
 
 
 def claim_share() -> None:

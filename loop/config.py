@@ -94,7 +94,8 @@ class ChannelsTable(_Table, frozen=True):
 
     `bad` are left out of everything, and so are `pads`, the sites that the stimulation electrodes cover: the spatial weights
     of a calibration rest on the channels that remain. `rails_under_current` may saturate while current flows. A channel
-    counts as railed at `rail_uv`, as flat when its value has not changed for `flat_s`.
+    counts as railed at `rail_uv`, as flat when its value has not changed for `flat_s`; where all but those that may rail
+    are so at once, or not finite, the stream counts as silent, and current ends by an abort ramp.
     """
 
     bad: tuple[Label, ...] = ()

@@ -321,7 +321,10 @@ class Engine:
         if self._fresh_ns is None or self._stale or t_ns - self._fresh_ns <= STALE_NS:
             return
         self._stale = True
-        self._fault(t_ns, "stale", f"no new sample for {(t_ns - self._fresh_ns) / NS_PER_MS:.0f} ms")
+        silent_ms = (t_ns - self._fresh_ns) / NS_PER_MS
+        blind = self._perception.blind
+        what = f"no valid sample for {silent_ms:.0f} ms: {blind}" if blind else f"no new sample for {silent_ms:.0f} ms"
+        self._fault(t_ns, "stale", what)
 
     def _is_seeing(self) -> bool:
         """Whether samples arrive in time; without them no gate opens, in whatever arm (I12)."""

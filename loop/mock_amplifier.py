@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
+
+from threadpoolctl import threadpool_limits
 
 from devices import liblsl, priority
-from devices.mock.amplifier import Amplifier, Block, again_and_again, patient_blocks, stream
+from devices.mock.amplifier import Amplifier, Block, patient_blocks, stream
 from devices.mock.background import BackgroundAhead
 from devices.mock.meter import MeterError, MeterReader
 from devices.mock.patient import Patient
 from devices.mock.patient_settings import PatientSettings
 from loop.config import ConfigError
 from loop.sources.recording import RecordingPlayback, open_recording
+
+T = TypeVar("T")
 
 
 def run_amplifier(
@@ -59,18 +65,21 @@ def run_amplifier(
     SourceError, ConfigError
         One sentence each.
     """
-    priority.claim_share()  # an amplifier has a processor of its own
-    if what == "patient":
-        blocks, amplifier = _patient(patient, meter, again, (name, source_id, marker_name), chunk_s)
-    else:
-        if meter is not None:
-            raise ConfigError("--meter makes the patient feel a current; a recording cannot")
-        blocks, amplifier = _recording(Path(what), again, (name, source_id, marker_name), chunk_s)
-    say(
-        f"streaming `{name}`: {len(amplifier.labels)} channels at {amplifier.sfreq_hz:g} Hz, markers on "
-        f"`{amplifier.marker_name}`; Ctrl-C ends it"
-    )
-    sent = stream(blocks, amplifier, chunk_s=chunk_s, reach=reach)
+    # Threads that numpy started before have no such claim: what waited for them would wait for everybody.
+    with threadpool_limits(1):
+        # An amplifier has a processor of its own; a share of this one may come more than 100 ms late on a busy machine.
+        priority.claim_processor_for_all(priority.AMPLIFIER)
+        if what == "patient":
+            blocks, amplifier = _patient(patient, meter, again, (name, source_id, marker_name), chunk_s)
+        else:
+            if meter is not None:
+                raise ConfigError("--meter makes the patient feel a current; a recording cannot")
+            blocks, amplifier = _recording(Path(what), again, (name, source_id, marker_name), chunk_s)
+        say(
+            f"streaming `{name}`: {len(amplifier.labels)} channels at {amplifier.sfreq_hz:g} Hz, markers on "
+            f"`{amplifier.marker_name}`; Ctrl-C ends it"
+        )
+        sent = stream(blocks, amplifier, chunk_s=chunk_s, reach=reach)
     say(f"sent {sent} samples ({sent / amplifier.sfreq_hz:.1f} s)")
     return sent
 
@@ -95,12 +104,22 @@ def _patient(
         marker_name=names[2],
     )
     if again:
-        return again_and_again(lambda: patient_blocks(_patient_ahead(settings), current_ua, chunk_s)), amplifier
+        patients = _one_after_another(patient, lambda: _patient_ahead(settings))
+        return (block for one in patients for block in patient_blocks(one, current_ua, chunk_s)), amplifier
     return patient_blocks(patient, current_ua, chunk_s), amplifier
 
 
 def _patient_ahead(settings: PatientSettings) -> Patient:
     return Patient(settings, BackgroundAhead(settings))
+
+
+def _one_after_another(played: T, make: Callable[[], T]) -> Iterator[T]:
+    """A patient or recording, and then others: each is made while the one before plays, lest it hold up the stream."""
+    maker = ThreadPoolExecutor(1, thread_name_prefix="next")
+    while True:
+        coming = maker.submit(make)
+        yield played
+        played = coming.result()
 
 
 class _Felt:
@@ -139,7 +158,8 @@ def _recording(path: Path, again: bool, names: tuple[str, str, str], chunk_s: fl
         marker_name=names[2],
     )
     if again:
-        return again_and_again(lambda: _blocks(open_recording(path), chunk_s)), amplifier
+        laps = _one_after_another(playback, lambda: open_recording(path))
+        return (block for one in laps for block in _blocks(one, chunk_s)), amplifier
     return _blocks(playback, chunk_s), amplifier
 
 

@@ -22,7 +22,7 @@ from loop.events import Calibrated, Chunk, Features, Incident, Int64s, Marker, O
 from loop.framing import Framer
 from loop.markers import Meaning
 from loop.policy import PSEUDO_PERIOD_S
-from loop.quality import ChannelWatch, UnitWatch
+from loop.quality import ChannelWatch, UnitWatch, blindness
 from loop.readout import Readout
 
 OUT_DUE_WINDOW_NS: Final = 50 * NS_PER_MS
@@ -115,6 +115,8 @@ class Perception:
         self._pseudo_every = 1
         self._refused = ""
         self._implausible = ""
+        self._blind = ""
+        self._judged_channels = np.zeros(0, dtype=np.bool_)
         self._announced: set[str] = set()
         self._ignored: frozenset[str] = frozenset(config.channels.rails_under_current)
         self._no_exclusion = np.zeros(0, dtype=np.uint8)
@@ -128,6 +130,11 @@ class Perception:
     def implausible(self) -> str:
         """Why no outcome of this session can be evidence: the samples' unit cannot be right; empty where it can."""
         return self._implausible
+
+    @property
+    def blind(self) -> str:
+        """Why samples that arrive in time are no sign of life: none of them is valid in any channel; empty where one is."""
+        return self._blind
 
     @property
     def bad_channels(self) -> dict[str, str]:
@@ -183,7 +190,9 @@ class Perception:
             return outputs
         else:
             self._reset()
-        self._refused = ""
+        self._refused = self._blind = ""
+        listed = np.array([label in self._ignored for label in layout.labels])
+        self._judged_channels = self._estimator.used & ~listed
         self._framer = Framer(layout.sfreq_hz, round(self._config.source.jitter_s * NS_PER_S))
         self._channels = ChannelWatch(layout.labels)
         self._units = UnitWatch(layout.sfreq_hz)
@@ -255,8 +264,9 @@ class Perception:
             outputs.append(Features(result.frame_sample + shift, times, result.frames, result.frame_flags))
             with_current = bool(excluded) and excluded[-1][1] is None
             outputs.extend(self._judge_channels(chunk.t_ns, result.channel_flags, with_current=with_current))
+            self._blind = blindness(result.channel_flags[:, self._judged_channels])
         judged += self._judged(result, first, stamps) if len(result.event_id) else []
-        return Seen(outputs, judged, framed.fresh, broken)
+        return Seen(outputs, judged, framed.fresh and not self._blind, broken)
 
     def finished_epochs(self) -> list[Epoch]:
         """Epochs of coupling that have become complete since the last call."""

@@ -90,5 +90,17 @@ class UnitWatch:
         return None
 
 
+def blindness(channel_flags: npt.NDArray[np.uint8]) -> str:
+    """Why samples that arrive are no new valid ones (I12): each is flagged in every channel; empty where one is not.
+
+    Parameters
+    ----------
+    channel_flags : ndarray (n_frames, n_channels)
+        Of the channels that are judged: where none is, nobody can tell.
+    """
+    blind = channel_flags.size > 0 and bool((channel_flags != 0).all())
+    return "every channel is flat, railed or not finite" if blind else ""
+
+
 def _name(bits: int) -> str:
     return next((name for bit, name in VERDICTS if bits & bit), "bad")

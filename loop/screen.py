@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import sys
 import threading
@@ -12,11 +13,12 @@ import msgspec
 
 from devices import link
 from devices.units import NS_PER_S
-from loop.events import Decision, Device, Features, Finished, GateChange, Incident, Input, MarkerOut, Outcome, Output, Setup
+from loop.events import Decision, Device, Finished, GateChange, Incident, Input, MarkerOut, Outcome, Output, Setup
 
 Style = Literal["text", "json", "quiet"]
 View = Literal["open", "blinded"]
 _MOST_WAITING: Final = 1000
+_MOST_NAMED: Final = 6
 
 
 class Screen:
@@ -54,17 +56,15 @@ class Screen:
         """What one step of the engine put out, as far as a person needs it."""
         if self._start_ns is None:
             self._start_ns = event.t_ns
-        for output in outputs if self._view == "open" else blinded(outputs):
-            if isinstance(output, Features):
-                continue
-            if self._style == "json":
+        seen = outputs if self._view == "open" else blinded(outputs)
+        if self._style == "json":
+            for output in seen:
                 if isinstance(output, Setup | Outcome | Decision | GateChange | Incident | MarkerOut | Finished):
                     self._put(msgspec.json.encode(output).decode() + "\n")
-            elif self._style == "text":
-                sentence = told(output)
-                if sentence:
-                    at_s = (event.t_ns - self._start_ns) / NS_PER_S
-                    self._put(f"{self._clear()}{at_s:8.1f} s  {sentence}\n")
+        elif self._style == "text":
+            at_s = (event.t_ns - self._start_ns) / NS_PER_S
+            for sentence in told_together(seen):
+                self._put(f"{self._clear()}{at_s:8.1f} s  {sentence}\n")
         if self._style == "json" and isinstance(event, Device) and not isinstance(event.message, link.Report):
             self._put(msgspec.json.encode(event).decode() + "\n")
 
@@ -113,6 +113,20 @@ def blinded(outputs: Sequence[Output]) -> list[Output]:
         else:
             seen.append(output)
     return seen
+
+
+def told_together(outputs: Sequence[Output]) -> list[str]:
+    """Sentences for a person; what befalls many channels at once is one, lest it drive all else off the screen."""
+    sentences = []
+    for _, alike in itertools.groupby(outputs, lambda one: (one.name, one.answer) if isinstance(one, Incident) else id(one)):
+        first, *more = alike
+        if isinstance(first, Incident) and more:
+            details = [one.detail for one in (first, *more) if isinstance(one, Incident)]
+            hidden = len(details) - _MOST_NAMED
+            detail = ", ".join(details[:_MOST_NAMED]) + (f" and {hidden} more" if hidden > 0 else "")
+            first = msgspec.structs.replace(first, detail=detail)
+        sentences.append(told(first))
+    return [sentence for sentence in sentences if sentence]
 
 
 def told(output: Output) -> str:

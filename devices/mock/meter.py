@@ -19,6 +19,7 @@ not read.
 from __future__ import annotations
 
 import math
+import os
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -161,7 +162,7 @@ class MeterFile:
 
 
 class MeterReader:
-    """Reads a meter file from its start, also while it is being written.
+    """Reads a meter file from its start, also while it is being written; a file begun anew is read from its start again.
 
     Raises
     ------
@@ -177,6 +178,9 @@ class MeterReader:
         """Records written since the last call, oldest first."""
         try:
             with self._path.open("rb") as file:
+                if file.seek(0, os.SEEK_END) < self._at:
+                    self._at = 0
+                file.seek(0)
                 if self._at == 0:
                     self._check(file.read(len(MAGIC)))
                     self._at = len(MAGIC)

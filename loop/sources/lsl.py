@@ -19,7 +19,7 @@ from devices.clock import Clock, SystemClock
 from loop.events import Layout, SourceInfo
 from loop.sources.description import Description, from_xml, layout_of
 from loop.sources.errors import SourceError, SourceLostError
-from loop.sources.lsl_markers import MarkerInlet
+from loop.sources.lsl_markers import OWN_EVENTS, MarkerInlet
 
 Int64s = npt.NDArray[np.int64]
 Samples = npt.NDArray[Any]
@@ -147,6 +147,8 @@ class LslSource:
     ) -> None:
         self._wanted = predicate(name, type, source_id)
         self._marker_wanted = predicate(marker_name, marker_type, "") if marker_name or marker_type else ""
+        if self._marker_wanted and not marker_name:
+            self._marker_wanted += f" and name!='{OWN_EVENTS}'"
         self._picks = picks
         self._timeout_s = timeout_s
         self._clock: Clock = clock or SystemClock()
@@ -197,8 +199,9 @@ class LslSource:
         self._pull_rows = max(64, round(_LONGEST_PULL_S * layout.sfreq_hz))
         self._buffer = np.empty((self._pull_rows, n_channels), dtype=dtype)
         self._burst = 1
+        self._name = full.name()
         identity = {
-            "name": full.name(),
+            "name": self._name,
             "type": full.type(),
             "source_id": full.source_id(),
             "host": full.hostname(),
@@ -301,7 +304,7 @@ class LslSource:
                 view, stamps_s = self._rest_of_burst(stamps_s)
         except RuntimeError as error:
             self._drop_inlet()
-            raise SourceLostError(f"The LSL stream {self.info.identity} is lost: {error}") from error
+            raise SourceLostError(f"The LSL stream `{self._name}` is lost: {str(error).rstrip('.')}") from error
         self._burst = len(stamps_s) or self._burst
         if len(stamps_s) == 0:
             return None
@@ -359,12 +362,12 @@ class LslSource:
         try:
             correction_s = self._inlet.time_correction(_HANDSHAKE_S)
         except self._pylsl.util.TimeoutError as error:
-            raise SourceError(f"The clock of LSL stream {self.info.identity} could not be measured.") from error
+            raise SourceError(f"The clock of LSL stream `{self._name}` could not be measured.") from error
         except RuntimeError as error:
             self._drop_inlet()
-            raise SourceLostError(f"The LSL stream {self.info.identity} is lost: {error}") from error
+            raise SourceLostError(f"The LSL stream `{self._name}` is lost: {str(error).rstrip('.')}") from error
         if not math.isfinite(correction_s):
-            raise SourceError(f"The clock offset of LSL stream {self.info.identity} is {correction_s}.")
+            raise SourceError(f"The clock offset of LSL stream `{self._name}` is {correction_s}.")
         self._offset_ns = round(correction_s * 1e9) + clock_difference_ns(self._pylsl, self._clock)
         return self._offset_ns
 

@@ -63,7 +63,7 @@ class Child:
             self._lines.put(line)
         self._lines.put(None)
 
-    def line(self, wanted: Callable[[str], bool] = lambda _: True, timeout_s: float = 30.0) -> str:
+    def line(self, wanted: Callable[[str], bool] = lambda _: True, timeout_s: float = 60.0) -> str:
         """The next line that is wanted; fails with all that was said if none comes."""
         end_s = time.monotonic() + timeout_s
         while True:
@@ -94,7 +94,7 @@ class Child:
         os.kill(self.process.pid, number)
         return at_ns
 
-    def wait(self, timeout_s: float = 30.0) -> int:
+    def wait(self, timeout_s: float = 60.0) -> int:
         return self.process.wait(timeout_s)
 
     def close(self) -> None:
@@ -151,7 +151,7 @@ class Live(Child):
             arguments += ["--set", f"{key}={json.dumps(value)}"]
         super().__init__(cereloop(*arguments))
 
-    def event(self, timeout_s: float = 30.0, **wanted: Any) -> dict[str, Any]:
+    def event(self, timeout_s: float = 60.0, **wanted: Any) -> dict[str, Any]:
         """The next event with these fields."""
 
         def fits(line: str) -> bool:

@@ -23,6 +23,7 @@ from devices.clock import SystemClock
 from devices.mock.amplifier import Amplifier
 from loop.sources.errors import SourceError, SourceLostError
 from loop.sources.lsl import LslSource, clock_difference_ns, predicate
+from loop.sources.lsl_markers import OWN_EVENTS
 
 Amplify = Callable[..., Callable[[], None]]
 
@@ -132,7 +133,7 @@ def test_a_lost_stream_raises_and_a_swapped_one_is_seen_on_reopening(source: Lsl
     first = source.open()
     take(source, 20)
     end()
-    assert "lost" in until_lost(source)
+    assert until_lost(source).startswith(f"The LSL stream `{unique}` is lost: ")
     with pytest.raises(SourceLostError):
         source.pull(0.0)
     amplify(counting(50_000, 4), amp(unique, ("Cz", "Oz", "PO10", "PO9")))
@@ -164,6 +165,20 @@ while True:
         os.kill(sender.pid, signal.SIGKILL)
         sender.wait()
     assert "lost" in until_lost(source)
+
+
+def test_any_marker_stream_is_none_of_our_own(unique: str) -> None:
+    library = liblsl.load("machine")
+    source = LslSource(name=unique, marker_name="")
+    names = [OWN_EVENTS, f"markers-{unique}"]
+    infos = [library.StreamInfo(name, "Markers", 1, 0.0, "string", f"{unique}-{name}") for name in names]
+    outlets = [library.StreamOutlet(info) for info in infos]
+    ours = f"starts-with(source_id,'{unique}')"
+    for _ in in_time("both streams"):
+        if len(library.resolve_bypred(ours, 2, 1.0)) == len(outlets):
+            break
+    (found,) = library.resolve_bypred(f"{ours} and {source._marker_wanted}", 2, 1.0)
+    assert found.name() == f"markers-{unique}"
 
 
 def test_waiting_costs_no_cpu_and_ends_in_time(source: LslSource, unique: str, amplify: Amplify) -> None:

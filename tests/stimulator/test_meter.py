@@ -117,6 +117,21 @@ def test_a_half_written_record_is_left_for_later(tmp_path: Path) -> None:
     assert [r.t_ns for r in reader.read_new()] == [2]
 
 
+def test_a_file_that_another_stimulator_began_anew_is_read_from_its_start(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    file = MeterFile(path)
+    for k in range(3):
+        file(MeterRecord(k, 200.0, SAMPLE, 0.0))
+    file.close()
+    reader = MeterReader(path)
+    assert reader.read_new()[-1].current_ua == 200.0
+    again = MeterFile(path)
+    again(MeterRecord(7, 0.0, AT_REST, 0.0))
+    again.close()
+    assert [(r.t_ns, r.current_ua) for r in reader.read_new()] == [(7, 0.0)]
+    assert reader.read_new() == []
+
+
 @given(st.binary(max_size=100))
 def test_any_file_is_read_or_refused_with_its_name(
     tmp_path_factory: pytest.TempPathFactory, data: bytes
