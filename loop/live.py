@@ -335,6 +335,9 @@ class LiveSession:
             match act.action:
                 case "help":
                     self._screen.say(HELP)
+                case "ask" if not self._code:
+                    self._operator.never_mind()
+                    self._screen.say("there is nothing to arm: this session makes no current")
                 case "ask":
                     self._screen.say(f"type {self._code} and Enter to arm (Esc: never mind)")
                 case "bad":

@@ -55,6 +55,10 @@ class OperatorLine:
         """Take the letters that follow as an arm code."""
         self._typing_code, self._held = True, ""
 
+    def never_mind(self) -> None:
+        """Take the keys that follow as keys again."""
+        self._typing_code, self._held = False, ""
+
     def read(self) -> list[Act]:
         """All acts typed since the last call."""
         text = self._take()
@@ -64,10 +68,10 @@ class OperatorLine:
 
     def close(self) -> None:
         """Give the terminal back as it was. Idempotent."""
-        if self._saved is not None:
+        if self._saved is not None and self._fd >= 0:  # else the terminal has gone
             with contextlib.suppress(termios.error):
                 termios.tcsetattr(self._fd, termios.TCSADRAIN, self._saved)
-            self._saved = None
+        self._saved = None
         self._fd = -1
 
     def _take(self) -> str:
