@@ -316,12 +316,13 @@ def _options(
 def main() -> None:
     """Run the command line; bad input ends in one sentence, never in a traceback."""
     try:
-        from loop import cli_dose, cli_estimate, cli_study, cli_tools
+        from loop import cli_campaign, cli_dose, cli_estimate, cli_study, cli_tools
 
         cli_tools.register(app)
         cli_estimate.register(app)
         cli_study.register(app)
         cli_dose.register(app)
+        cli_campaign.register(app)
         app()
     except ImportError as error:
         # A kernel that was not built, or by another version (F53); whatever else is missing is a defect.
