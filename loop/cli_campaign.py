@@ -69,16 +69,20 @@ def _progress(quiet: bool) -> Iterator[Callable[[object], None]]:
     from loop.campaign.run import Step
 
     last_s = 0.0
+    steps: dict[str, Step] = {}
     terminal = sys.stderr.isatty()
 
     def show(step: object) -> None:
         nonlocal last_s
         assert isinstance(step, Step)
+        steps[step.part] = step
         now_s = time.monotonic()
         if quiet or now_s - last_s < (1.0 if terminal else 30.0):
             return
         last_s = now_s
-        text = f"{step.part}: {step.done} of {step.total} runs, {step.failed} outside their bounds"
+        parts = "; ".join(f"{one.part} {one.done} of {one.total}" for one in list(steps.values()))
+        failed = sum(one.failed for one in list(steps.values()))
+        text = f"runs: {parts}; outside their bounds: {failed}"
         sys.stderr.write(f"\r{text[:79]:<79}" if terminal else f"{text}\n")
         sys.stderr.flush()
 

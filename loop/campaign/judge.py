@@ -26,14 +26,16 @@ _SLOPE_SLACK: Final = 1.05
 _SLOPE_SLACK_UA_S: Final = 40.0
 _GAIN_SLACK: Final = 1.02
 _SETTLED_S: Final = 0.3
+_SEEN_THROUGH_S: Final = 1.6
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """One run of one row.
 
-    `answer` is ``S0``, ``S1``, ``S2``, ``on`` (the current went on), ``zero`` (none flowed), ``refused``, ``loaded`` (what was
-    damaged is good all the same) or ``broken``; `zero_s` the seconds to zero current, None where none was owed. Currents are
-    magnitudes at the electrode in uA, slopes in uA/s over 100 ms, charges in uC. `wrong` is empty or one sentence.
+    `answer` is ``S0``, ``S1``, ``S2``, ``on`` (the current went on), ``ended`` (so did the gate, which was over within the
+    bound), ``zero`` (none flowed), ``refused``, ``loaded`` (what was damaged is good all the same) or ``broken``; `zero_s` the
+    seconds to zero current, None where none was owed. Currents are magnitudes at the electrode in uA, slopes in uA/s over
+    100 ms, charges in uC. `wrong` is empty or one sentence.
     """
 
     row: str
@@ -60,10 +62,13 @@ def watched(rig: Rig, case: Case) -> None:
         return bool(since) and rig.t_ns - since[0] >= _SETTLED_S * NS_PER_S
 
     rig.run(case.watch_s, None if case.to_the_end == "yes" else settled)
+    if rig.guard.phase in ("aborting", "ending") or rig.engine.phase is Phase.STOPPED:
+        # A stop that came late in the run is seen through.
+        rig.run(_SEEN_THROUGH_S, settled)
 
 
 def answer_of(rig: Rig, flowed: bool) -> str:
-    """The highest stop that was seen; ``on`` where there was none."""
+    """The highest stop that was seen; ``on`` where there was none, ``ended`` where the gate was over by itself."""
     seen = set(rig.phases[1:])
     if "latched" in seen or rig.model.firmware.state is DeviceState.FAULT:
         return "S0"
@@ -74,6 +79,8 @@ def answer_of(rig: Rig, flowed: bool) -> str:
     asked = any(isinstance(o, GateChange) and o.after == Phase.RAMP_DOWN and "operator" in o.reason for o in rig.outputs)
     if asked:
         return "S2"
+    if flowed and any(isinstance(o, GateChange) and o.after == Phase.SETTLE for o in rig.outputs):
+        return "ended"
     return "on" if flowed else "zero"
 
 
@@ -86,7 +93,7 @@ def judged(rig: Rig, row: Row, case: Case, seed: str, flowed: bool) -> Run:
     peak = max([meter.peak_ua, *(abs(record.current_ua) for record in rig.records)])
     dose = gate_dose(rig.config.stimulation) if rig.config.stimulation is not None else None
     beyond = max(0.0, meter.charge_uc - (dose.charge_uc if dose is not None else 0))
-    zero_s = _to_zero(rig, from_ns) if answer in ("S0", "S1", "S2") else None
+    zero_s = _to_zero(rig, from_ns) if answer in ("S0", "S1", "S2", "ended") else None
     wrong = _wrong(rig, row, case, answer, flowed=flowed) or _late(zero_s, bound_s) or case.check(rig)
     return Run(
         row=row.id,
@@ -117,6 +124,8 @@ def _late(zero_s: float | None, bound_s: float | None) -> str:
 
 def _wrong(rig: Rig, row: Row, case: Case, answer: str, *, flowed: bool) -> str:
     wanted = case.answers or row.answers
+    if answer == "ended":
+        return ""
     if flowed and answer not in wanted:
         return f"answer {answer}, not {' or '.join(wanted)}: {rig.guard.state.reason}"
     stops = {"S0", "S1", "S2"}

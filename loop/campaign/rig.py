@@ -90,7 +90,7 @@ def drawn(rng: random.Random, level_ua: int | None = None, more: tuple[str, ...]
         (
             f"stimulation.level_ua={level_ua}",
             f"stimulation.ramp_s={ramp_s:.3f}",
-            f"stimulation.hold_s={rng.uniform(4.0, 16.0):.3f}",
+            f"stimulation.hold_s={rng.uniform(10.0, 30.0):.3f}",
             f'stimulation.polarity="{rng.choice(("anodal", "cathodal"))}"',
             *more,
         ),

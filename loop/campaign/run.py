@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 
 from loop.campaign.lanes import virtual_runs
+from loop.campaign.real import is_real, jobs_of, real_runs
 from loop.campaign.rows import all_rows
 from loop.campaign.tally import Part, Report, Tally
-from loop.campaign.virtual import is_virtual
 from loop.config import ConfigError
 
 LONG_RUNS: Final = 1000
@@ -54,8 +55,13 @@ def campaign(plan: Plan, progress: Callable[[Step], None], stop: Callable[[], bo
     """Run a plan to its end, or until `stop`."""
     began_s = time.monotonic()
     parts = []
-    if plan.runs:
-        parts.append(_virtual(plan, progress, stop))
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        # Beside one another: the virtual lanes are nice, and real processes mostly wait.
+        real = beside.submit(_real, plan, progress, stop) if plan.trials and any(map(is_real, plan.rows)) else None
+        if plan.runs:
+            parts.append(_virtual(plan, progress, stop))
+        if real is not None:
+            parts.append(real.result())
     failed = any(line.failed for part in parts for line in part.lines)
     return Report(
         seed=plan.seed, complete=not stop(), within=not failed, seconds=round(time.monotonic() - began_s, 1), parts=parts
@@ -64,10 +70,9 @@ def campaign(plan: Plan, progress: Callable[[Step], None], stop: Callable[[], bo
 
 def _virtual(plan: Plan, progress: Callable[[Step], None], stop: Callable[[], bool]) -> Part:
     began_s = time.monotonic()
-    names = [name for name in plan.rows if is_virtual(name)]
-    total = plan.runs * len(names)
+    total = plan.runs * len(plan.rows)
     tally = Tally()
-    for done, run in enumerate(virtual_runs(plan.runs, plan.seed, names, stop), 1):
+    for done, run in enumerate(virtual_runs(plan.runs, plan.seed, plan.rows, stop), 1):
         tally.take(run)
         progress(Step("virtual", done, total, tally.failed.total()))
     return Part(
@@ -75,7 +80,22 @@ def _virtual(plan: Plan, progress: Callable[[Step], None], stop: Callable[[], bo
         asked=plan.runs,
         seconds=round(time.monotonic() - began_s, 1),
         lines=tally.lines(),
-        left_out={name: "no such driver" for name in plan.rows if not is_virtual(name)},
+    )
+
+
+def _real(plan: Plan, progress: Callable[[Step], None], stop: Callable[[], bool]) -> Part:
+    began_s = time.monotonic()
+    jobs = jobs_of(plan.rows, plan.trials)
+    total = sum(job.trials for job in jobs)
+    tally = Tally()
+    for done, run in enumerate(real_runs(jobs, stop), 1):
+        tally.take(run)
+        progress(Step("real", done, total, tally.failed.total()))
+    return Part(
+        clock="real",
+        asked=plan.trials,
+        seconds=round(time.monotonic() - began_s, 1),
+        lines=tally.lines(),
     )
 
 

@@ -40,13 +40,12 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """All rows on one clock: ``virtual`` or ``real``; `left_out` says which rows are not run here, and why."""
+    """All rows on one clock, ``virtual`` or ``real``; `asked`: how many runs of a row (of a deep row, if real) were wanted."""
 
     clock: str
     asked: int
     seconds: float
     lines: list[Line]
-    left_out: dict[str, str]
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,8 +142,6 @@ def render(report: Report, console: Console) -> None:
                 f"{line.beyond_uc:.0f}",
             )
         console.print(table)
-        for name, why in part.left_out.items():
-            console.print(f"{name} not here: {why}", highlight=False)
         for line in part.lines:
             for run in line.wrong[:2]:
                 console.print(f"!! {line.row} (seed {run.seed!r}): {run.wrong}", highlight=False, markup=False)

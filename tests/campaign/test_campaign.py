@@ -86,7 +86,7 @@ def test_ctrl_c_leaves_a_partial_table_that_says_so(tmp_path: Path) -> None:
         text=True,
     )
     assert child.stderr is not None
-    assert child.stderr.readline().startswith("virtual: 1 of 100000 runs")
+    assert child.stderr.readline().startswith("runs: virtual 1 of 100000")
     child.send_signal(signal.SIGINT)
     output, errors = child.communicate(timeout=30)
     assert child.returncode == 130
