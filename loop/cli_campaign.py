@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from loop.cli import Exit, JsonOption, fail, stop_flag
+from loop.config import ConfigError
 
 
 def register(app: typer.Typer) -> None:
@@ -28,6 +29,11 @@ def campaign(
     trials: Annotated[
         int | None, typer.Option(min=0, max=1000, help="Trials with real processes of each row that kills, freezes or cuts.")
     ] = None,
+    endurance: Annotated[
+        str | None,
+        typer.Option(metavar="CLOCK", help="Instead: a long undisturbed session, virtual (8 h) or real (30 min beside load)."),
+    ] = None,
+    duration: Annotated[float | None, typer.Option(min=10.0, max=86_000.0, help="Seconds of --endurance.")] = None,
     seed: Annotated[int, typer.Option(help="Draws everything on the virtual clock.")] = 1,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE.json", help="Write the whole report there.")] = None,
     as_json: JsonOption = False,
@@ -42,6 +48,9 @@ def campaign(
     from loop.campaign import run as campaigns
     from loop.campaign.tally import render
 
+    if endurance is not None:
+        _endure(endurance, duration, out, as_json)
+        return
     plan = campaigns.plan_of(
         seed,
         runs if runs is not None else campaigns.SHORT_RUNS if short else campaigns.LONG_RUNS,
@@ -60,6 +69,25 @@ def campaign(
         fail("the campaign was interrupted; the table is partial")
         raise typer.Exit(Exit.INTERRUPTED)
     if not report.within:
+        raise typer.Exit(Exit.NOT_WELL)
+
+
+def _endure(word: str, seconds: float | None, out: Path | None, as_json: bool) -> None:
+    from loop.campaign.endurance import SECONDS, Clock, endure, sentence
+
+    clocks: dict[str, Clock] = {"virtual": "virtual", "real": "real"}
+    if word not in clocks:
+        raise ConfigError(f"--endurance {word}: give virtual or real")
+    clock = clocks[word]
+    with stop_flag() as stopped, _progress(as_json) as progress:
+        found = endure(clock, seconds if seconds is not None else SECONDS[clock], progress, stopped)
+    encoded = msgspec.json.encode(found)
+    if out is not None:
+        out.write_bytes(encoded + b"\n")
+    typer.echo(encoded.decode() if as_json else sentence(found))
+    if not found.complete:
+        raise typer.Exit(Exit.INTERRUPTED)
+    if not found.well:
         raise typer.Exit(Exit.NOT_WELL)
 
 

@@ -522,12 +522,9 @@ def _second_session(slot: Slot) -> str:
 
     path = slot.folder / f"dose-{time.monotonic_ns()}.sqlite"
     ledger.create(path)
-    slot.drop_session()
-    slot.with_stream()
-    slot.with_device()
     named = f'dose.ledger="{path}"'
-    slot.live = slot.start(named)
-    slot._arm()  # noqa: SLF001 - the slot's own way to a session, with other settings
+    slot.begin(named)
+    assert slot.live is not None
     slot.event(lambda event: event.get("after") == "HOLD")
     slot.live.send("stop")
     _ended(slot.live)

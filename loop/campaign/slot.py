@@ -156,10 +156,7 @@ class Slot:
         if self.live is None:
             self.live = self.start(kind=kind)
             self._arm()
-            found = child_of(self.live.pid, b"devices.guard_process"), child_of(self.live.pid, b"loop.row_writer")
-            if None in found:
-                raise RealError("a session without guard or recorder")
-            self.guard_pid, self.recorder_pid = (pid or 0 for pid in found)
+            self._know()
         else:
             self._reset()
         self.event(lambda event: event.get("kind") == "gate" and event.get("after") == phase)
@@ -200,6 +197,38 @@ class Slot:
                     return
             time.sleep(0.05)  # as in `_arm`
         raise RealError("the guard never took the reset")
+
+    def begin(self, *overrides: str) -> None:
+        """A new session with other settings, armed and sensing."""
+        self.with_stream()
+        self.with_device()
+        self.drop_session()
+        self.live = self.start(*overrides)
+        self._arm()
+        self._know()
+
+    def rearm(self) -> None:
+        """Reset and arm after a stop."""
+        self._reset()
+
+    def _know(self) -> None:
+        """Note guard and recorder of the session."""
+        assert self.live is not None
+        found = child_of(self.live.pid, b"devices.guard_process"), child_of(self.live.pid, b"loop.row_writer")
+        if None in found:
+            raise RealError("a session without guard or recorder")
+        self.guard_pid, self.recorder_pid = (pid or 0 for pid in found)
+
+    @property
+    def engine_pid(self) -> int:
+        """The session's own process."""
+        assert self.live is not None
+        return self.live.pid
+
+    @property
+    def runs(self) -> bool:
+        """Whether the session's process lives."""
+        return self.live is not None and self.live.alive
 
     @property
     def code(self) -> str:
