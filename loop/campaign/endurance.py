@@ -22,7 +22,7 @@ from typing import Final, Literal
 import msgspec
 import numpy as np
 
-from devices.units import NS_PER_S
+from devices.units import NS_PER_MS, NS_PER_S
 from loop.campaign.children import RealError
 from loop.campaign.rig import Rig, drawn
 from loop.campaign.run import Step
@@ -40,6 +40,8 @@ WARM_UP: Final = 0.25
 """Share of the time that is not looked at: whatever remembers a bounded number of trials is full then."""
 LEAST_KIB: Final = 16.0
 """Growth between two samples that is no leak, in KiB: one page of memory is 4."""
+_GUARD_RESTS_NS: Final = 40 * NS_PER_MS
+_ENGINE_RESTS_NS: Final = 80 * NS_PER_MS
 _STOPS: Final = frozenset({"aborting", "stopped", "latched"})
 _TOLD: Final = ("abort", "guard_aborting", "guard_latched")
 _FEW_GATES: Final = ("gate.sense_s=600", "session.duration_s=86400")
@@ -111,6 +113,9 @@ def _virtual(seconds: float, progress: Callable[[Step], None], stop: Callable[[]
 
     rig.to_sense()
     rig.every_turn = look
+    # At rest there is no lease to renew: turns come as seldom as in any session on the virtual clock.
+    rig.guard_late = lambda: _GUARD_RESTS_NS if rig.guard.is_at_rest else 0
+    rig.engine_late = lambda: _ENGINE_RESTS_NS if rig.guard.is_at_rest else 0
     begun_ns, kib = rig.t_ns, list[float]()
     while rig.t_ns - begun_ns < seconds * NS_PER_S and not stop():
         for _ in range(max(1, round(seconds / SAMPLES / TRIAL_S))):

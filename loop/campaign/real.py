@@ -18,12 +18,13 @@ from devices.refproto import ZERO_UA
 from devices.units import NS_PER_S
 from loop.campaign.children import CLOCK, RealError
 from loop.campaign.judge import STEEPEST_ABORT_UA_S, STEEPEST_RISE_UA_S, Run
-from loop.campaign.real_scenes import REFUSALS, SCENES, RealCase
+from loop.campaign.real_scenes import REFUSALS, SCENES, RealCase, RealScene
 from loop.campaign.rows import Row, all_rows
 from loop.campaign.slot import HOLD_S, LEVEL_UA, RAMP_S, Slot
 
 SLOTS: Final = 3
 _SETTLED_S: Final = 0.3
+_SET_UPS: Final = 3
 # From 0.2 mA an abort ramp of 2 mA/s lasts 95 ms, a cut some milliseconds, the gentlest ordinary ramp seconds.
 _CUT_S: Final = 0.045
 _ABORT_S: Final = 0.3
@@ -119,10 +120,7 @@ def trial_of(slot: Slot, row: Row, trial: int) -> Run:
             wrong = REFUSALS[row.id](slot)
             return Run(row=row.id, seed=seed, answer="on" if wrong else "refused", wrong=wrong)
         scene = SCENES[row.id]
-        if scene.at == "RAMP_UP":
-            slot.to_ramp()
-        else:
-            slot.to_hold(scene.kind)
+        _to_moment(slot, scene)
         begun_ns = CLOCK.now_ns()
         case = scene.act(slot, trial)
         try:
@@ -138,6 +136,22 @@ def trial_of(slot: Slot, row: Row, trial: int) -> Run:
     elif run.answer != "on":
         slot.stopped()
     return run
+
+
+def _to_moment(slot: Slot, scene: RealScene) -> None:
+    """To where the fault strikes. A set-up that fails, on a host without time to spare, begins anew: nothing was injected yet."""
+    for attempt in range(_SET_UPS):
+        try:
+            if scene.at == "RAMP_UP":
+                slot.to_ramp()
+            else:
+                slot.to_hold(scene.kind)
+        except RealError:
+            slot.close()
+            if attempt == _SET_UPS - 1:
+                raise
+        else:
+            return
 
 
 def _watched(slot: Slot, begun_ns: int, case: RealCase) -> None:

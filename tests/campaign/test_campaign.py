@@ -55,10 +55,10 @@ def test_the_short_form_is_within_every_bound() -> None:
 
 
 def test_the_same_seed_gives_the_same_runs() -> None:
-    names = ["F01", "F20", "F32", "F54", "F56 emergency stop + guard SIGKILL"]
-    first, again = (list(lane(0, 6, 3, names, lambda: False)) for _ in range(2))
+    names = ["F01", "F32", "F56 emergency stop + guard SIGKILL"]
+    first, again = (list(lane(0, 4, 3, names, lambda: False)) for _ in range(2))
     assert first == again
-    assert first != list(lane(0, 6, 4, names, lambda: False))
+    assert first != list(lane(0, 4, 4, names, lambda: False))
 
 
 def test_a_guard_that_believes_everything_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,6 +75,19 @@ def test_a_guard_that_ramps_too_slowly_is_found_out(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(guard, "abort_level", lambda params, state, t_ns: max(0, state.level_ua - 1))
     monkeypatch.setattr("loop.campaign.rig.ReferenceStimulator.stop", lambda self, stop_class: None)
     assert any(run.wrong for run in lane(0, 8, 1, ["F20", "F41"], lambda: False))
+
+
+def test_real_processes_are_killed_and_judged_by_the_meter() -> None:
+    code, report = campaign("--runs", "0", "--trials", "1", "--row", "F20", "--row", "F44", "--row", "F56 gap + engine SIGKILL")
+    (part,) = report["parts"]
+    lines = {line["row"]: line for line in part["lines"]}
+    assert [(name, line["wrong"]) for name, line in lines.items() if line["failed"]] == []
+    assert (code, part["clock"]) == (0, "real")
+    assert {name: list(line["seen"]) for name, line in lines.items()} == {
+        "F20": ["S1"], "F44": ["on"], "F56 gap + engine SIGKILL": ["S1"],
+    }  # fmt: skip
+    assert 0.05 < lines["F20"]["worst_s"] <= lines["F20"]["bound_s"] == 1.2
+    assert 150.0 < lines["F20"]["peak_ua"] < 220.0
 
 
 def test_ctrl_c_leaves_a_partial_table_that_says_so(tmp_path: Path) -> None:
