@@ -139,7 +139,7 @@ def trial_of(slot: Slot, row: Row, trial: int) -> Run:
 
 
 def _to_moment(slot: Slot, scene: RealScene) -> None:
-    """To where the fault strikes. A set-up that fails, on a host without time to spare, begins anew: nothing was injected yet."""
+    """To where the fault strikes. A set-up that fails, on a host that is too busy, begins anew: nothing was injected yet."""
     for attempt in range(_SET_UPS):
         try:
             if scene.at == "RAMP_UP":

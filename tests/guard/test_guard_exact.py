@@ -572,3 +572,27 @@ def test_what_a_single_reading_says_at_once() -> None:
     for change in ({}, {"measured_ua": float(over)}, {"measured_ua": -25.0}, {"commanded_ua": PARAMS.max_level_ua}):
         assert judge(PARAMS, live, NOW, replace(good, **change)).stop is None
     assert judge(PARAMS, replace(live, boot_count=None), NOW, replace(good, boot_count=9)).stop is None
+
+
+def test_words_from_outside_are_cut_to_what_the_link_carries() -> None:
+    long = "x" * 600
+    armed = replace(REST, phase=Phase.ARMED)
+    talkative = replace(REST, phase=Phase.SAFE, reason=long[:500])
+    goodbye = guard._goodbye(PARAMS, ODD, NOW, link.Goodbye(reason=long))
+    texts = [
+        guard._device_failure(PARAMS, ODD, NOW, DeviceFailure("lost", long))[0].reason,
+        guard._device_failure(PARAMS, armed, NOW, DeviceFailure("refused", long))[0].reason,
+        guard._device_failure(PARAMS, armed, NOW, DeviceFailure("uncertain", long))[0].reason,
+        guard._garbage(PARAMS, replace(ODD, garbage_ns=(NOW, NOW)), NOW, Garbage(long))[0].reason,
+        goodbye[0].reason,
+        requests.book_failed(PARAMS, replace(ODD, booking=40), NOW, BookFailed(40, long))[1][0].message.reason,
+        requests.reserve(PARAMS, talkative, NOW, link.Reserve(seq=41, charge_uc=1, on_time_ms=1))[1][0].message.reason,
+        requests.command(PARAMS, talkative, NOW, link.Command(seq=41, level_ua=1, deadline_ns=NOW + 1, decision=1))[1][
+            0
+        ].message.reason,
+    ]
+    assert {len(text) for text in texts} == {500}
+    arm = link.Arm(seq=41, code="XXXXX")
+    assert len(requests.arm(PARAMS, replace(talkative, phase=Phase.STOPPED), NOW, arm)[1][0].message.reason) == 400 + len(
+        "not armed: "
+    )
