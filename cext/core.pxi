@@ -23,7 +23,7 @@ cdef double FADED = 1e-250  # a basis function below this is zero: no subnormal 
 cdef struct Core:
     # sizes
     Py_ssize_t n_ch, n_read, n_chains, n_lanes, n_stages, n_streams, n_learned, n_basis, n_markers, n_columns
-    Py_ssize_t n_history, n_offsets, n_nonzero
+    Py_ssize_t n_history, n_offsets, n_nonzero, n_features, n_watched
     # parameters
     int64_t ratio, period, warmup, event_stop, first_offset, muscle_stream, base_start, base_stop
     int64_t freeze_ticks
@@ -38,6 +38,7 @@ cdef struct Core:
     const double *prime
     const double *keep
     const double *take
+    const int64_t *linear
     const int64_t *pool_stream
     const int64_t *pool_chain
     const double *pool_weight
@@ -45,6 +46,7 @@ cdef struct Core:
     const int64_t *basis_channel
     const double *decay
     const double *gain
+    const int64_t *event_stream
     const int64_t *windows
     const int64_t *offsets
     # state
@@ -171,9 +173,10 @@ cdef extern from *:
 
     CERELOOP_TWICE static void cereloop_smooth(
         double *__restrict__ power, const double *__restrict__ keep, const double *__restrict__ take,
-        const double *__restrict__ y, ptrdiff_t lanes)
+        const int64_t *__restrict__ linear, const double *__restrict__ y, ptrdiff_t lanes)
     {
-        for (ptrdiff_t v = 0; v < lanes; v++) power[v] = keep[v] * power[v] + take[v] * (y[v] * y[v]);
+        for (ptrdiff_t v = 0; v < lanes; v++)
+            power[v] = keep[v] * power[v] + take[v] * (linear[v] != 0 ? y[v] : y[v] * y[v]);
     }
     """
     # K0 and K1: y = x @ weights, in channel order, eight chains at a time to hide the adder's latency.
@@ -181,8 +184,9 @@ cdef extern from *:
                                     Py_ssize_t lanes) noexcept nogil
     # K2: one sample through all sections, direct form II transposed.
     void filter_one "cereloop_filter"(Row y, Row memory, Const sections, Py_ssize_t stages, Py_ssize_t lanes) noexcept nogil
-    # K3: leaky integration of the squared signal.
-    void smooth "cereloop_smooth"(Row power, Const keep, Const take, Const y, Py_ssize_t lanes) noexcept nogil
+    # K3: leaky integration of the squared signal, or of a waveform itself.
+    void smooth "cereloop_smooth"(Row power, Const keep, Const take, const int64_t *linear, Const y,
+                                  Py_ssize_t lanes) noexcept nogil
 
 
 cdef void prime(Row memory, Const gain, Const y, Py_ssize_t stages, Py_ssize_t lanes) noexcept nogil:
@@ -199,7 +203,7 @@ cdef inline void feed(Core *k, const double *x) noexcept nogil:
         prime(k.memory, k.prime, k.y, k.n_stages, k.n_lanes)
         memset(k.power, 0, k.n_lanes * sizeof(double))
     filter_one(k.y, k.memory, k.sections, k.n_stages, k.n_lanes)
-    smooth(k.power, k.keep, k.take, k.y, k.n_lanes)
+    smooth(k.power, k.keep, k.take, k.linear, k.y, k.n_lanes)
     k.fed += 1
 
 
@@ -276,7 +280,7 @@ cdef void tick_once(Core *k) noexcept nogil:
         row[j] = 0.0 if defined else NAN
     if defined:
         for i in range(k.n_chains):
-            k.logp[i] = log(k.power[i] + k.floor_uv2)
+            k.logp[i] = k.power[i] if k.linear[i] != 0 else log(k.power[i] + k.floor_uv2)
         for i in range(k.n_nonzero):
             row[k.pool_stream[i]] += k.pool_weight[i] * k.logp[k.pool_chain[i]]
     memcpy(k.level, row, n_j * sizeof(double))
@@ -315,7 +319,8 @@ cdef void tick_once(Core *k) noexcept nogil:
         k.frozen -= 1
 
     slot = k.tick - floor_div(k.tick, k.n_history) * k.n_history
-    memcpy(k.history + slot * n, e, n * sizeof(double))
+    memcpy(k.history + slot * k.n_watched, e, n * sizeof(double))
+    memcpy(k.history + slot * k.n_watched + n, k.level + n, (k.n_watched - n) * sizeof(double))
     k.history_flags[slot] = flags
     for i in range(k.n_ch):
         seen[i] = <uint8_t>k.channel_bits[i]
@@ -329,14 +334,14 @@ cdef void tick_once(Core *k) noexcept nogil:
 
 # ---- events --------------------------------------------------------------------------------------
 
-cdef double mean_error(const Core *k, Py_ssize_t stream, int64_t start, int64_t stop) noexcept nogil:
-    """Mean error over the valid ticks [start, stop); NaN if there is none."""
+cdef double mean_over(const Core *k, Py_ssize_t stream, int64_t start, int64_t stop) noexcept nogil:
+    """Mean of a watched stream over the valid ticks [start, stop); NaN if there is none."""
     cdef double total = 0.0
     cdef int64_t t, slot, n = 0
     for t in range(start, stop):
         slot = t - floor_div(t, k.n_history) * k.n_history
         if k.history_flags[slot] == 0:
-            total = total + k.history[slot * k.n_learned + stream]
+            total = total + k.history[slot * k.n_watched + stream]
             n += 1
     return total / <double>n if n > 0 else NAN
 
@@ -344,7 +349,7 @@ cdef double mean_error(const Core *k, Py_ssize_t stream, int64_t start, int64_t 
 cdef void decide_events(Core *k, int64_t stamp) noexcept nogil:
     """K8: features of every event whose last tick has passed."""
     cdef int64_t origin, slot, t, flagged
-    cdef Py_ssize_t i, j, n = k.n_learned
+    cdef Py_ssize_t i, j, n = k.n_features
     cdef double *f
     cdef bint sound
     while k.head_event < k.n_events and k.events[3 * k.head_event] + k.event_stop <= k.tick:
@@ -361,8 +366,9 @@ cdef void decide_events(Core *k, int64_t stamp) noexcept nogil:
         for j in range(n):
             f[j] = NAN
             if sound:
-                f[j] = (mean_error(k, j, origin + k.windows[2 * j], origin + k.windows[2 * j + 1])
-                        - k.base_weight * mean_error(k, j, origin + k.base_start, origin + k.base_stop))
+                i = k.event_stream[j]
+                f[j] = (mean_over(k, i, origin + k.windows[2 * j], origin + k.windows[2 * j + 1])
+                        - k.base_weight * mean_over(k, i, origin + k.base_start, origin + k.base_stop))
         k.out_invalid[k.n_decided] = <double>flagged / <double>k.n_offsets
         sound = sound and k.out_invalid[k.n_decided] <= k.max_invalid
         for j in range(n):

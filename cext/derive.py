@@ -27,6 +27,8 @@ class Coefficients:
     """(lanes,) a of K3."""
     take: NDArray[np.float64]
     """(lanes,) 1 - a of K3."""
+    linear: NDArray[np.int64]
+    """(lanes,) not 0 where K3 takes the signal itself."""
     decay: NDArray[np.float64]
     """(B,) exp(-1 / (tau fd)) of K5."""
     gain: NDArray[np.float64]
@@ -73,6 +75,8 @@ def derive(params: KernelParams) -> Coefficients:
             level *= h
     keep = np.zeros(n_lanes)
     keep[:n_v] = params.smoothing
+    linear = np.zeros(n_lanes, dtype=np.int64)
+    linear[:n_v] = params.linear
     ticks = [tau * params.feature_rate_hz for tau in params.basis_tau_s.tolist()]
     inside = {t for a, b in [*params.windows.tolist(), params.baseline.tolist()] for t in range(a, b)}
     return Coefficients(
@@ -82,6 +86,7 @@ def derive(params: KernelParams) -> Coefficients:
         prime=prime,
         keep=keep,
         take=1.0 - keep,
+        linear=linear,
         decay=np.array([math.exp(-1.0 / t) for t in ticks]),
         gain=np.array([math.e / t for t in ticks]),
         offsets=np.array(sorted(inside), dtype=np.int64),

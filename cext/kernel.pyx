@@ -35,7 +35,7 @@ from cext.layout import (
 )
 from cext.params import KernelParams
 
-KERNEL_ABI = 2
+KERNEL_ABI = 3
 
 include "core.pxi"
 include "learning.pxi"
@@ -101,7 +101,7 @@ cdef class Kernel:
     cdef _sizes(self, params):
         cdef Core *k = &self.k
         k.n_ch, k.n_chains, k.n_lanes = params.n_channels, params.n_chains, params.n_lanes
-        k.n_stages = params.n_stages
+        k.n_stages, k.n_features, k.n_watched = params.n_stages, params.n_features, params.n_watched
         k.n_streams, k.n_learned, k.n_basis = params.n_streams, params.n_learned, params.n_basis
         k.n_markers, k.n_columns, k.n_history = params.n_markers, params.n_columns, params.history_ticks
         k.ratio, k.period = params.tick_ratio
@@ -131,6 +131,7 @@ cdef class Kernel:
         k.prime = <double *>self._own(derived.prime, np.float64)
         k.keep = <double *>self._own(derived.keep, np.float64)
         k.take = <double *>self._own(derived.take, np.float64)
+        k.linear = <int64_t *>self._own(derived.linear, np.int64)
         k.pool_stream = <int64_t *>self._own(stream, np.int64)
         k.pool_chain = <int64_t *>self._own(chain, np.int64)
         k.pool_weight = <double *>self._own(params.pooling[stream, chain], np.float64)
@@ -138,6 +139,7 @@ cdef class Kernel:
         k.basis_channel = <int64_t *>self._own(params.basis_channel, np.int64)
         k.decay = <double *>self._own(derived.decay, np.float64)
         k.gain = <double *>self._own(derived.gain, np.float64)
+        k.event_stream = <int64_t *>self._own(params.event_stream, np.int64)
         k.windows = <int64_t *>self._own(params.windows, np.int64)
         k.offsets = <int64_t *>self._own(derived.offsets, np.int64)
         k.y = <double *>self._own(np.zeros(k.n_lanes), np.float64)
@@ -150,7 +152,7 @@ cdef class Kernel:
         """All float64 in one array, in the order of a saved state, so that saving is one copy."""
         cdef Core *k = &self.k
         sizes = (k.n_learned * (k.n_basis + 1), k.n_learned * k.n_learned, 2 * k.n_streams, 3, 4, k.n_ch, k.n_ch,
-                 2 * k.n_stages * k.n_lanes, k.n_lanes, k.n_basis, k.n_basis, k.n_history * k.n_learned)
+                 2 * k.n_stages * k.n_lanes, k.n_lanes, k.n_basis, k.n_basis, k.n_history * k.n_watched)
         self._floats = np.zeros(sum(sizes))
         self._learned = self._floats[:n_learned_floats(params)]
         self._learned[:] = start_of_learned(params)
@@ -194,7 +196,7 @@ cdef class Kernel:
         memset(k.s1, 0, 2 * k.n_basis * sizeof(double))
         for i in range(k.n_history):
             k.history_flags[i] = WARMUP
-        for i in range(k.n_history * k.n_learned):
+        for i in range(k.n_history * k.n_watched):
             k.history[i] = NAN
         k.fed = k.bits = k.n_impulses = k.n_events = k.frozen = k.head_impulse = k.head_event = 0
 
@@ -384,7 +386,7 @@ cdef class Kernel:
     @property
     def weights(self):
         self._enter()
-        return self._learned[:self.k.n_learned * (self.k.n_basis + 1)].reshape(self.k.n_learned, -1).copy()
+        return self._learned[:self.k.n_learned * (self.k.n_basis + 1)].reshape(self.k.n_learned, self.k.n_basis + 1).copy()
 
     @property
     def muscle_weights(self):

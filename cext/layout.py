@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from cext.params import KernelParams
 
-KERNEL_ABI: Final = 2
+KERNEL_ABI: Final = 3
 """Raised by one whenever compiled code, parameters or state stop fitting an older build of the others."""
 
 NONFINITE: Final = 1
@@ -59,8 +59,8 @@ class Output(NamedTuple):
         As given with the impulse.
     event_sample : int64, shape (n_events,)
         Absolute sample number of the event.
-    event_features : float64, shape (n_events, n_learned)
-        K8 feature of each learned stream; NaN where a window or the baseline held no valid tick.
+    event_features : float64, shape (n_events, n_features)
+        K8 features, as named by ``KernelParams.event_stream``; NaN where a window or the baseline held no valid tick.
     event_invalid : float64, shape (n_events,)
         Fraction of flagged ticks in the union of windows and baseline.
     event_valid : uint8, shape (n_events,)
@@ -90,7 +90,7 @@ def new_output(params: KernelParams, n_ticks: int, n_events: int) -> Output:
         np.empty((n_ticks, params.n_channels), dtype=np.uint8),
         np.empty(n_events, dtype=np.int64),
         np.empty(n_events, dtype=np.int64),
-        np.empty((n_events, params.n_learned)),
+        np.empty((n_events, params.n_features)),
         np.empty(n_events),
         np.empty(n_events, dtype=np.uint8),
         np.empty(n_events, dtype=np.int64),
@@ -107,7 +107,7 @@ def new_output(params: KernelParams, n_ticks: int, n_events: int) -> Output:
 #   float64  learned: weights (L, B+1), covariance (L, L), muscle regression (J, 2: offset, slope), its P (3:
 #            both variances with the covariance between them), updates, muscle mean, variance, updates
 #            transient: equal samples in a row (C), previous sample (C), filter (S, 2, lanes), power (lanes),
-#            s1 (B), s2 (B), history of e (H, L)
+#            s1 (B), s2 (B), history of e and of the auxiliary streams that events look at (H, W)
 
 _MAGIC: Final = b"cereloop-kernel\0"
 _HEAD: Final = len(_MAGIC) + 8 + 32 + 32
@@ -135,7 +135,7 @@ def start_of_learned(params: KernelParams) -> NDArray[np.float64]:
 def n_state_floats(params: KernelParams) -> int:
     """Return how many float64 a state holds."""
     filters = params.n_lanes * (2 * params.n_stages + 1)
-    transient = 2 * params.n_channels + filters + 2 * params.n_basis + params.history_ticks * params.n_learned
+    transient = 2 * params.n_channels + filters + 2 * params.n_basis + params.history_ticks * params.n_watched
     return n_learned_floats(params) + transient
 
 

@@ -47,12 +47,15 @@ class KernelParams:
         K3: a in ``p <- a p + (1 - a) y**2``, in [0, 1).
     pooling : float, shape (J, V)
         Stream ``L[j] = sum_v pooling[j, v] * log(p[v] + floor_uv2)``; zero weights are skipped.
+    linear : bool, shape (V,), optional
+        Chains that carry a waveform: K3 is ``p <- a p + (1 - a) y``, and the stream takes p in microvolts, no
+        logarithm of it. None if not given.
     n_learned : int
-        L: how many streams the forward model predicts, 1 to 16. The others are auxiliary.
+        L: how many streams the forward model predicts, 0 to 16. The others are auxiliary.
     warmup_samples : int
         Good samples in a row that the filters need after a (re)start before a frame is valid.
-    windows : int, shape (L, 2)
-        K8: ticks [start, stop) relative to the event's tick, per learned stream.
+    windows : int, shape (F, 2)
+        K8: ticks [start, stop) relative to the event's tick, per event feature.
     baseline : int, shape (2,)
         K8: ticks [start, stop) relative to the event's tick.
     basis_channel : int, shape (B,)
@@ -101,6 +104,9 @@ class KernelParams:
         A finite sample with ``abs(x) >= rail_uv`` is railed; infinite (off) if not given.
     flat_samples : int
         A channel that equals its predecessor for this many samples in a row is flat; 0 switches this off.
+    event_stream : int, shape (F,), optional
+        K8: the stream that each event feature is taken from. Of a learned one it is the error e, of an auxiliary
+        one the level that K4 left of it. The learned streams, one feature each, if not given.
     baseline_weight, max_invalid : float
         K8: share of the baseline subtracted; largest fraction of flagged ticks of a valid event.
     history_ticks : int
@@ -150,6 +156,8 @@ class KernelParams:
     variance_start: NDArray[np.float64] = None  # type: ignore[assignment]  # filled in below
     rail_uv: NDArray[np.float64] = None  # type: ignore[assignment]  # filled in below
     flat_samples: int = 0
+    linear: NDArray[np.bool_] = None  # type: ignore[assignment]  # filled in below
+    event_stream: NDArray[np.int64] = None  # type: ignore[assignment]  # filled in below
     baseline_weight: float = 0.5
     max_invalid: float = 0.25
     history_ticks: int = 256
@@ -173,7 +181,10 @@ class KernelParams:
         self._array("basis_channel", np.int64, (None,))
         n_b = self.basis_channel.shape[0]
         self._array("basis_tau_s", np.float64, (n_b,))
-        self._array("windows", np.int64, (n_l, 2))
+        self._array("linear", np.bool_, (n_v,), default=False)
+        self._array("event_stream", np.int64, (None,), default=np.arange(n_l))
+        _require(self.n_features > 0, "event_stream", "at least one event feature", self.event_stream)
+        self._array("windows", np.int64, (self.n_features, 2))
         self._array("baseline", np.int64, (2,))
         self._array("weights_start", np.float64, (n_l, n_b + 1), default=0.0)
         self._array("variance_start", np.float64, (n_l,), default=1.0)
@@ -187,7 +198,7 @@ class KernelParams:
     def _scalars(self) -> None:
         for name in ("n_channels", "pending_capacity", "history_ticks"):
             self._integer(name, 1, 1 << 20)
-        self._integer("n_learned", 1, MAX_LEARNED)
+        self._integer("n_learned", 0, MAX_LEARNED)
         self._integer("feature_rate_hz", 1, 100)
         self._integer("muscle_stream", -1, 1 << 20)
         self._integer("warmup_samples", 0, 1 << 31)
@@ -243,10 +254,12 @@ class KernelParams:
         doubt = self.muscle_variance_start
         _require(((doubt > 0.0) & (doubt <= 1e6)).all(), "muscle_variance_start", "above 0, at most 1e6", doubt)
         _require((self.rail_uv > 0.0).all(), "rail_uv", "positive rails (infinite = off)", self.rail_uv)
+        streams = self.event_stream
+        _require(((streams >= 0) & (streams < n_j)).all(), "event_stream", f"streams 0 to {n_j - 1}", streams)
         for name, spans in (("windows", self.windows), ("baseline", self.baseline[None, :])):
             _require((np.abs(spans) <= 1 << 20).all(), name, "ticks within +-2**20", spans)
             _require((spans[:, 0] < spans[:, 1]).all(), name, "start < stop", spans)
-        _require((self.windows[:, 1] >= 1).all(), "windows", "a stop after the event", self.windows)
+        _require(self.windows[:, 1].max() >= 1, "windows", "a stop after the event", self.windows)
         need = self.event_stop - int(min(self.windows[:, 0].min(), self.baseline[0]))
         wanted = f"at least {need}, the ticks one event spans"
         _require(self.history_ticks >= need, "history_ticks", wanted, self.history_ticks)
@@ -287,6 +300,16 @@ class KernelParams:
     def n_regressed(self) -> int:
         """Streams that K4 works on: all but the muscle's own, or none."""
         return self.n_streams - 1 if self.regress_muscle and self.muscle_stream >= 0 else 0
+
+    @property
+    def n_features(self) -> int:
+        """F: features of an event."""
+        return int(self.event_stream.shape[0])
+
+    @property
+    def n_watched(self) -> int:
+        """Streams that are remembered for events: the learned ones, and all up to the last that a feature is taken from."""
+        return max(self.n_learned, 1 + int(self.event_stream.max()))
 
     @property
     def event_stop(self) -> int:
@@ -352,7 +375,7 @@ class KernelParams:
     ) -> None:
         value: ArrayLike | None = getattr(self, name)
         if value is None and default is not None:
-            value = np.broadcast_to(default, [n or 0 for n in shape])
+            value = np.broadcast_to(default, np.shape(default) or [n or 0 for n in shape])
         array: NDArray[Any] = np.asarray(value)
         wanted = np.dtype(dtype)
         kinds = {"b": "b", "i": "iu", "f": "fiu"}[wanted.kind]

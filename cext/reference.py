@@ -41,7 +41,7 @@ class ReferenceKernel:
 
     One sample (``_sample``): quality of every channel; if any used channel is bad, or the sample is excluded,
     the filters do not see it and will start anew. Otherwise K0 and K1 (one matrix), K2 (sections of direct
-    form II transposed), K3 (power). The first good sample sets the filters to their steady state for that
+    form II transposed), K3 (power, or a waveform itself). The first good sample sets the filters to their steady state for that
     sample's value, so a constant offset leaves no transient; the power starts at 0.
 
     One tick (``_tick``), in this order: basis (K5), log power (K3), what muscle does not explain of it (K4:
@@ -62,6 +62,7 @@ class ReferenceKernel:
         self._prime: list[list[list[float]]] = c.prime.transpose(2, 0, 1).tolist()
         self._keep: list[float] = c.keep.tolist()
         self._take: list[float] = c.take.tolist()
+        self._linear: list[int] = c.linear.tolist()
         self._decay: list[float] = c.decay.tolist()
         self._gain: list[float] = c.gain.tolist()
         self._offsets: list[int] = c.offsets.tolist()
@@ -88,7 +89,7 @@ class ReferenceKernel:
         self._power = [0.0] * p.n_lanes
         self._s1 = [0.0] * p.n_basis
         self._s2 = [0.0] * p.n_basis
-        self._history = [[math.nan] * p.n_learned for _ in range(p.history_ticks)]
+        self._history = [[math.nan] * p.n_watched for _ in range(p.history_ticks)]
         self._history_flags = [WARMUP] * p.history_ticks
         self._impulses: list[tuple[int, int]] = []  # tick, marker channel; sorted
         self._events: list[tuple[int, int, int]] = []  # tick, sample, id; sorted
@@ -131,7 +132,8 @@ class ReferenceKernel:
                 u, y = y, b0 * y + z[0]
                 z[0] = b1 * u - a1 * y + z[1]
                 z[1] = b2 * u - a2 * y
-            self._power[lane] = self._keep[lane] * self._power[lane] + self._take[lane] * (y * y)
+            taken = y if self._linear[lane] else y * y
+            self._power[lane] = self._keep[lane] * self._power[lane] + self._take[lane] * taken
         self._fed += 1
 
     # -- K5: granule basis ------------------------------------------------------------------------
@@ -209,7 +211,7 @@ class ReferenceKernel:
             if p.muscle_stream >= 0:
                 self._learn_muscle(level[p.muscle_stream])
         self._frozen = max(0, self._frozen - 1)
-        self._history[tick % p.history_ticks] = e
+        self._history[tick % p.history_ticks] = [*e, *residual[p.n_learned : p.n_watched]]
         self._history_flags[tick % p.history_ticks] = flags
         self._bits = 0
         regressed = [value for j, value in enumerate(residual) if p.n_regressed and j != p.muscle_stream]
@@ -227,8 +229,11 @@ class ReferenceKernel:
         return predicted
 
     def _levels(self) -> list[float]:
-        """K3: pooled log powers."""
-        logs = [math.log(power + self.params.floor_uv2) for power in self._power[: self.params.n_chains]]
+        """K3: pooled log powers, and waveforms as they are."""
+        logs = [
+            power if linear else math.log(power + self.params.floor_uv2)
+            for power, linear in zip(self._power[: self.params.n_chains], self._linear, strict=False)
+        ]
         levels = []
         for row in self._pooling:
             total = 0.0
@@ -298,8 +303,8 @@ class ReferenceKernel:
 
     # -- K8: events -------------------------------------------------------------------------------
 
-    def _mean_error(self, stream: int, start: int, stop: int) -> float:
-        """Mean error of a stream over the valid ticks of [start, stop); NaN if there is none."""
+    def _mean_over(self, stream: int, start: int, stop: int) -> float:
+        """Mean of a watched stream over the valid ticks of [start, stop); NaN if there is none."""
         total, n = 0.0, 0
         for t in range(start, stop):
             slot = t % self.params.history_ticks
@@ -312,14 +317,14 @@ class ReferenceKernel:
         """Features, flagged fraction and validity of an event whose last tick lies before ``tick``."""
         p = self.params
         if origin + self._offsets[0] < tick - p.history_ticks:
-            return [math.nan] * p.n_learned, 1.0, False
+            return [math.nan] * p.n_features, 1.0, False
         slots = [(origin + t) % p.history_ticks for t in self._offsets]
         invalid = sum(self._history_flags[slot] != 0 for slot in slots) / len(slots)
         start, stop = p.baseline.tolist()
         features = [
-            self._mean_error(j, origin + a, origin + b)
-            - p.baseline_weight * self._mean_error(j, origin + start, origin + stop)
-            for j, (a, b) in enumerate(p.windows.tolist())
+            self._mean_over(j, origin + a, origin + b)
+            - p.baseline_weight * self._mean_over(j, origin + start, origin + stop)
+            for j, (a, b) in zip(p.event_stream.tolist(), p.windows.tolist(), strict=True)
         ]
         return features, invalid, invalid <= p.max_invalid and not any(map(math.isnan, features))
 
@@ -414,7 +419,7 @@ class ReferenceKernel:
     @property
     def weights(self) -> NDArray[np.float64]:
         """Copy of the forward model's weights, shape (n_learned, n_basis + 1)."""
-        return np.array(self._w)
+        return np.array(self._w).reshape(self.params.n_learned, self.params.n_basis + 1)
 
     @property
     def muscle_weights(self) -> NDArray[np.float64]:
@@ -473,7 +478,7 @@ class ReferenceKernel:
         self._updates, self._muscle_mean, self._muscle_var, self._muscle_updates = stats.tolist()
         self._run, self._prev, self._power = run.tolist(), prev.tolist(), power.tolist()
         self._memory = memory.reshape(p.n_stages, 2, lanes).transpose(2, 0, 1).tolist()
-        self._s1, self._s2, self._history = s1.tolist(), s2.tolist(), history.reshape(-1, n_l).tolist()
+        self._s1, self._s2, self._history = s1.tolist(), s2.tolist(), history.reshape(-1, p.n_watched).tolist()
 
     def copy(self) -> Self:
         """Return an independent kernel in the same state."""

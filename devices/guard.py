@@ -233,10 +233,10 @@ def _follow(params: Params, plan: GatePlan, state: State, t_ns: int) -> Result:
         return replace(state, run_ns=NEVER, level_ua=0, target_ua=0, zero_ns=t_ns), []
     if level_ua > state.target_ua + params.plan_slack_ua:
         return stop(params, state, t_ns, StopClass.S2_SESSION_RAMP, "less is wanted than the gate that runs will give")
-    moved = replace(state, level_ua=level_ua)
-    if _used_up(params, moved):
+    if state.gate_fc > state.reserved_uc * NS_PER_S or state.gate_ns > state.reserved_ms * NS_PER_MS:
+        # The plan itself fits; an ammeter may still have counted more.
         return stop(params, state, t_ns, StopClass.S2_SESSION_RAMP, "the reserved dose is used up")
-    return moved, []
+    return replace(state, level_ua=level_ua), []
 
 
 def _ending(params: Params, state: State, t_ns: int, dt_ns: int) -> Result:

@@ -323,7 +323,11 @@ def _forbidden(settings: Settings, capabilities: Capabilities, identity: Identit
             "simulated input never drives real hardware"
         )
     if not (capabilities.self_expiring_lease or capabilities.hardware_watchdog):
-        return f"{identity.model} has neither a lease nor a watchdog: a dead guard would leave current on"
+        mode = f" in mode {settings.device.mode}" if settings.device.mode else ""
+        return (
+            f"{identity.model} has neither a lease nor a watchdog{mode}: a dead guard would leave current on, so no loop may "
+            "drive it"
+        )
     if not identity.emulator and not settings.participant:
         return "no participant is named, so nobody's dose can be counted; set session.participant"
     if not identity.emulator and not settings.checklist:
@@ -331,8 +335,11 @@ def _forbidden(settings: Settings, capabilities: Capabilities, identity: Identit
             f"there is no pre-arm checklist, and {identity.model} {identity.serial_number} is a real stimulator: fill in what "
             "`cereloop checklist` makes and name it by session.checklist"
         )
-    if capabilities.unipolar and settings.stimulation.polarity == "cathodal":
-        return f"{identity.model} is unipolar and stimulation.polarity is cathodal"
+    if capabilities.unipolar and settings.stimulation.polarity != capabilities.leads:
+        return (
+            f"{identity.model} is unipolar, its leads give {capabilities.leads} current, and stimulation.polarity is "
+            f"{settings.stimulation.polarity}: change the leads and say so, or the polarity"
+        )
     return _unfit(settings, capabilities, identity) if capabilities.whole_gate else ""
 
 

@@ -1,4 +1,4 @@
-"""A share of the processor that others cannot take: for the guard, and for the mock that stands for hardware of its own."""
+"""A share of the processor that others cannot take: for the guard, the live engine, and mocks that stand for hardware."""
 
 from __future__ import annotations
 
@@ -23,3 +23,13 @@ def claim_processor(priority: int) -> None:
         os.nice(-10)
     with contextlib.suppress(OSError, AttributeError):
         os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
+
+
+def claim_share() -> None:
+    """Ask the system to prefer this process, and every thread and process it starts, over ordinary ones.
+
+    Unlike `claim_processor` this reaches the threads that liblsl starts afterwards, and a program that hangs cannot keep the
+    machine to itself. Where the host grants no such right, go on without.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        os.nice(-10)

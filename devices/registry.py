@@ -23,6 +23,8 @@ from devices.stimulator import Capabilities, Stimulator
 GROUP: Final = "cereloop.devices"
 BUILT_IN: Final = {
     "reference": "devices.reference",
+    "nic2": "devices.nic2",
+    "labjack": "devices.labjack",
     "simulated": "devices.mock.simulated",
 }
 

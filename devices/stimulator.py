@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -50,7 +50,9 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     measures_current : bool
         Whether `Readback.measured_ua` comes from an ammeter.
     unipolar : bool
-        Whether it makes positive currents only; the leads then give the polarity.
+        Whether it makes currents of one direction only; the leads then give the polarity.
+    leads : {"anodal", "cathodal"}
+        That polarity, at the target electrode; it says nothing of a device that can do both.
     device_ramp : bool
         Whether `stop` of S1 and S2 ramps by itself. If not, the guard sends the ramp as falling levels.
     max_level_ua, resolution_ua : int, float
@@ -88,6 +90,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     whole_gate: bool = False
     max_hold_s: float | None = None
     caveat: str = ""
+    leads: Literal["anodal", "cathodal"] = "anodal"
 
 
 class GatePlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -195,7 +198,11 @@ class Stimulator(Protocol):
         ...
 
     def stop(self, stop_class: StopClass) -> None:
-        """Stop: S0 cuts and opens the relay, S1 and S2 let the device ramp down by itself at their slopes."""
+        """Stop: S0 cuts and opens the relay, S1 and S2 let the device ramp down by itself at their slopes.
+
+        Where there is no `Capabilities.device_ramp` every stop cuts. Nothing but `arm` brings current back. Overtakes what
+        has not been sent yet, and is sent also while the driver is uncertain.
+        """
         ...
 
     def reset_fault(self) -> None:

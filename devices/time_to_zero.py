@@ -79,7 +79,7 @@ def time_to_zero(capabilities: Capabilities, limits: EffectiveLimits, ramp_s: fl
     ]
     rows += _device_rows(capabilities, seen_s, cut_s)
     rows += [
-        row("impedance above the stop limit, or a short", s1, seen_s + abort_s, "the guard ramps to zero"),
+        _impedance_row(capabilities, seen_s + abort_s),
         row("the device answers late or not at all", s1, silent_s + abort_s, "the guard ramps to zero"),
         row("no room, or a disk error", s1, STALE_S + abort_s, "the current ramps to zero"),
         _guard_death(capabilities),
@@ -123,6 +123,16 @@ def _device_rows(capabilities: Capabilities, seen_s: float, cut_s: float) -> lis
             )
         )
     return rows
+
+
+def _impedance_row(capabilities: Capabilities, bound_s: float) -> TimeToZero:
+    cause = "impedance above the stop limit, or a short"
+    if not capabilities.measures_current:
+        words = f"{cause}: this device does not measure it under current, so nobody would notice; watch the participant"
+        return TimeToZero(cause=cause, stop_class=StopClass.S1_ABORT_RAMP, bound_s=None, words=words)
+    rounded = math.ceil(bound_s * 100.0 - 1e-6) / 100.0
+    words = f"{cause}: the guard ramps to zero within {rounded:g} s"
+    return TimeToZero(cause=cause, stop_class=StopClass.S1_ABORT_RAMP, bound_s=rounded, words=words)
 
 
 def _guard_death(capabilities: Capabilities) -> TimeToZero:

@@ -8,6 +8,7 @@ stands in the way, a session was aborted); 2 the input cannot be used (arguments
 
 from __future__ import annotations
 
+import functools
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -175,24 +176,29 @@ def live(
 
 @app.command()
 def verify(
-    session: Annotated[Path, typer.Argument(help="A session file.")],
-    recording: Annotated[Path | None, typer.Option(help="The recording, where it has moved since.")] = None,
+    sessions: Annotated[list[Path], typer.Argument(metavar="SESSION...", help="Session files.")],
+    recording: Annotated[Path | None, typer.Option(help="The recording, where it has moved since; for one session.")] = None,
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Prove that a replay of a session gives the same bytes; else name the first divergence.
+    """Prove that a replay of each session gives the same bytes; else name the first divergence.
 
     Example: `cereloop verify cereloop-live-P001-20261122-101500.sqlite`
     """
     from loop.redrive import verify as verify_session
 
-    with progress_bar("verifying", as_json) as progress:
-        verdict = verify_session(session, recording, progress, key)
-    if as_json:
-        typer.echo(msgspec.json.encode(verdict).decode())
-    else:
-        typer.echo(verdict.sentence)
-    if not verdict.identical:
+    if recording is not None and len(sessions) > 1:
+        raise ConfigError("--recording belongs to one session; verify the others without it")
+    identical = True
+    for session in sessions:
+        with progress_bar("verifying", as_json) as progress:
+            verdict = verify_session(session, recording, progress, key)
+        identical = identical and verdict.identical
+        if as_json:
+            typer.echo(msgspec.json.encode(verdict).decode())
+        else:
+            typer.echo(verdict.sentence if len(sessions) == 1 else f"{session}: {verdict.sentence}")
+    if not identical:
         raise typer.Exit(Exit.NOT_WELL)
 
 
@@ -313,17 +319,20 @@ def _options(
     """Options before the command."""
 
 
+@functools.cache
+def _whole_app() -> typer.Typer:
+    """The command line with the commands of all modules, which join it once."""
+    from loop import cli_campaign, cli_devices, cli_dose, cli_estimate, cli_study, cli_tools
+
+    for module in (cli_tools, cli_devices, cli_estimate, cli_study, cli_dose, cli_campaign):
+        module.register(app)
+    return app
+
+
 def main() -> None:
     """Run the command line; bad input ends in one sentence, never in a traceback."""
     try:
-        from loop import cli_campaign, cli_dose, cli_estimate, cli_study, cli_tools
-
-        cli_tools.register(app)
-        cli_estimate.register(app)
-        cli_study.register(app)
-        cli_dose.register(app)
-        cli_campaign.register(app)
-        app()
+        _whole_app()()
     except ImportError as error:
         # A kernel that was not built, or by another version (F53); whatever else is missing is a defect.
         if "cext.kernel" not in str(error):

@@ -1,4 +1,4 @@
-"""The commands around the estimate: ``calibrate``, ``estimators`` and ``latency``."""
+"""The commands around the estimate: ``calibrate``, ``estimators``, ``latency``, ``separation`` and ``control``."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from loop.calibration.inputs import Take, take_of_playback, take_of_session
-from loop.cli import ConfigOption, JsonOption, SetOption, configured
+from loop.calibration.inputs import Take, joined, take_of_playback, take_of_session
+from loop.cli import ConfigOption, Exit, JsonOption, SetOption, configured
 from loop.config import Config, ConfigError
 
 
@@ -22,11 +23,14 @@ def register(app: typer.Typer) -> None:
     app.command()(calibrate)
     app.command()(estimators)
     app.command()(latency)
+    app.command()(separation)
+    app.command()(control)
 
 
 def calibrate(
-    source: Annotated[
-        str, typer.Argument(metavar="RECORDING|SESSION|live|patient", help="What to learn from; `live` records first.")
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="RECORDING|SESSION...|live|patient", help="What to learn from; `live` records first."),
     ],
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -36,6 +40,9 @@ def calibrate(
     as_json: JsonOption = False,
 ) -> None:
     """Learn one person's spatial filters (from rest) and readout (from trials whose expectation was told).
+
+    Several recordings or sessions of one cap are learned from as one. With `estimator.kind` event_readout, trials are STIM/NOX
+    and STIM/INN, and no rest is needed: `cereloop calibrate run-1.fif run-2.fif --set estimator.kind=event_readout`.
 
     Writes the calibration, and beside it a page of words and pictures (.html) that says whether to go on. A session uses it by
     `estimator.calibration`. It fits this cap, these pads and this rate alone, and expires after 30 days.
@@ -49,7 +56,7 @@ def calibrate(
 
     chosen = configured(config, "calibrate", overrides, {"session.arm": "feedback_only"})
     console = Console(stderr=True)
-    take = _take(source, chosen, as_json)
+    take = _take(sources, chosen, as_json)
     today = dt.datetime.now(tz=dt.UTC).date()
     versions = session_meta(chosen, "replay", "calibration", "").versions
     with console.status("calibrating", spinner="line") as status:
@@ -95,7 +102,7 @@ def estimators(as_json: JsonOption = False) -> None:
     table.add_column("from", no_wrap=True)
     table.add_column("what it is", overflow="fold")
     for entry in entries:
-        table.add_row(entry.name, entry.origin, f"[red]{entry.problem}[/]" if entry.problem else entry.summary)
+        table.add_row(entry.name, entry.origin, Text(entry.problem, "red") if entry.problem else Text(entry.summary))
     Console().print(table)
 
 
@@ -132,7 +139,74 @@ def latency(
     Console().print(table)
 
 
-def _take(source: str, config: Config, quiet: bool) -> Take:
+def separation(
+    sessions: Annotated[list[Path], typer.Argument(metavar="SESSION...", help="Session files, such as `replay` writes.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Say how well the index of finished sessions tells STIM/NOX from STIM/INN, beside what chance would reach.
+
+    Area under the curve, causal: the index is what each session had when it decided. Chance is what 95 % of shuffled labels
+    stay below.
+
+    Example: `cereloop separation run-4.sqlite run-5.sqlite run-6.sqlite`
+    """
+    from loop.accuracy.recordings import separation_of
+
+    rows = separation_of(sessions)
+    if as_json:
+        typer.echo(msgspec.json.encode(rows).decode())
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("session", overflow="fold")
+    for name in ("AUC", "95 % of chance", "p", "NOX", "INN", "left out"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        figures = (f"{row.auc:.3f}", f"< {row.chance:.3f}", f"{row.p:.4f}", str(row.nox), str(row.inn), str(row.left_out))
+        table.add_row(row.name, *figures, style="bold" if row is rows[-1] else "")
+    Console().print(table)
+
+
+def control(
+    recording: Annotated[Path, typer.Argument(help="A recording of rest.")],
+    seeds: Annotated[int, typer.Option(min=2, max=10_000, help="How many sessions, each with other markers.")] = 20,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Play rest with random fake markers in closed_loop: the index must stay at chance, and no gate may open.
+
+    An estimator that needs a calibration gets one from the first half, with fake markers too. Ends with 1 where a gate opened.
+
+    Example: `cereloop control rest.edf --set estimator.kind=event_readout`
+    """
+    from loop.accuracy.recordings import control_of
+
+    chosen = configured(config, "simulate", overrides, {"session.arm": "closed_loop"})
+    if chosen.device is not None and chosen.device.driver != "simulated":
+        raise ConfigError(f"key `device.driver` is {chosen.device.driver}: a recording drives the simulated stimulator only")
+    with Console(stderr=True).status("playing fake markers", spinner="line"):
+        found = control_of(recording, chosen, range(seeds))
+    if as_json:
+        typer.echo(msgspec.json.encode(found).decode())
+    else:
+        print_ = Console(highlight=False).print
+        print_(f"{found.estimator}, {found.seeds} sessions of rest with fake markers, {found.outcomes} outcomes judged")
+        print_(f"AUC of fake NOX against fake INN  {found.auc:.3f} (mean; standard error {found.se:.3f}; chance 0.5)")
+        print_(f"calibrations that found nothing   {found.refused} (closed_loop refuses them; played in feedback_only)")
+        print_(f"gates opened                      {found.gates}")
+        print_(f"evidence for one, refused or not  {found.alarms} times, {found.alarms_per_hour:.2f} an hour of 400 outcomes")
+    if found.gates:
+        raise typer.Exit(Exit.NOT_WELL)
+
+
+def _take(sources: list[str], config: Config, quiet: bool) -> Take:
+    alone = next((source for source in sources if source in {"live", "patient"}), None)
+    if alone is not None and len(sources) > 1:
+        raise ConfigError(f"`{alone}` stands alone; to join it with others, record it and give the file")
+    return joined([_take_one(source, config, quiet) for source in sources])
+
+
+def _take_one(source: str, config: Config, quiet: bool) -> Take:
     from loop.sources.patient import PatientPlayback
     from loop.sources.recording import open_recording
 

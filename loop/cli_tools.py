@@ -1,4 +1,4 @@
-"""The commands around a session: ``check``, ``mock amplifier``, ``mock stimulator`` and ``bench``."""
+"""The commands around a session: ``check``, ``bench``, and the stand-ins ``mock amplifier | recording | stimulator``."""
 
 from __future__ import annotations
 
@@ -148,6 +148,72 @@ def mock_amplifier(
     )
 
 
+@mock.command("recording")
+def mock_recording(
+    who: Annotated[str, typer.Argument(metavar="patient", help="The word `patient`.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="NAME_raw.fif", help="Where the recording goes.")],
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the patient.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a session of the simulated patient as FIF with markers, and what was true beside it as NAME_truth.json.
+
+    The recording holds what an amplifier would give, for anybody's estimator; it replays, and it can be calibrated on. The
+    truth file holds each outcome's belief and error, the traits, the source's topography, and all assumptions.
+
+    Example: `cereloop mock recording patient --seed 3 --out p3_raw.fif --set 'patient.blocks=["R", "I"]'`
+    """
+    from rich.progress import Progress
+
+    from loop.patient_recording import write_recording
+
+    if who != "patient":
+        raise ConfigError(f"mock recording knows the `patient`, not `{who}`")
+    settings = configured(config, "recording", overrides, {"patient.seed": seed}).patient
+    if settings is None:
+        raise ConfigError("key `patient` is missing: the configuration has no [patient] table to record")
+    with Progress(console=Console(stderr=True), transient=True, disable=as_json) as bar:
+        task = bar.add_task("recording", total=1.0)
+        written = write_recording(settings, out, lambda share: bar.update(task, completed=share))
+    if as_json:
+        typer.echo(msgspec.json.encode(written).decode())
+        return
+    typer.echo(
+        f"{written.recording}: {written.seconds / 60.0:.1f} min, {written.channels} channels, {written.markers} markers, "
+        f"{written.outcomes} outcomes"
+    )
+    typer.echo(f"{written.truth}: what was true behind them")
+
+
+@mock.command("assumptions")
+def mock_assumptions(as_json: JsonOption = False) -> None:
+    """List every number that the simulated patient rests on: E established, S one study or contested, A assumed.
+
+    Example: `cereloop mock assumptions`
+    """
+    from devices.mock.assumptions import ASSUMPTIONS
+
+    if as_json:
+        typer.echo(msgspec.json.encode([entry._asdict() for entry in ASSUMPTIONS]).decode())
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for name in ("what", "value", "unit", "from where"):
+        table.add_column(name, overflow="fold")
+    for entry in ASSUMPTIONS:
+        table.add_row(entry.status, *(escape(text) for text in (entry.name, _plain(entry.value), entry.unit, entry.source)))
+    Console().print(table)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{key} {_plain(one)}" for key, one in value.items())
+    if isinstance(value, tuple):
+        return ", ".join(f"({_plain(one)})" if isinstance(one, tuple) else _plain(one) for one in value)
+    return f"{value:g}"
+
+
 @mock.command("stimulator")
 def mock_stimulator(
     protocol: Annotated[str, typer.Option(help="Which device to be.")] = "reference",
@@ -161,6 +227,15 @@ def mock_stimulator(
     ] = None,
     electrodes: Annotated[
         str | None, typer.Option(metavar="NAME[:key=value,...]", help="Electrodes and skin; see --list-electrodes.")
+    ] = None,
+    gate: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="nic2: how long the protocol lasts that takes one gate.")
+    ] = None,
+    outlet: Annotated[
+        str | None, typer.Option(metavar="NAME", help="nic2: stream a simulated patient's EEG and markers under this name.")
+    ] = None,
+    resistor: Annotated[
+        float | None, typer.Option(metavar="OHM", help="labjack: a resistor in place of the body, for calibrate-output.")
     ] = None,
     list_electrodes: Annotated[
         bool, typer.Option("--list-electrodes", help="List the electrodes' numbers, ranges and provenance, and end.")
@@ -189,13 +264,16 @@ def mock_stimulator(
         return
     try:
         for text in fault or ():
-            faults.parse(text)
+            faults.parse(text, emulator.FAULTS)
         numbers.pair_values(electrodes or numbers.DEFAULT_PAIR)
     except (faults.FaultError, numbers.NumberError) as error:
         raise ConfigError(str(error)) from error
     arguments = ["--seed", str(seed)]
-    given = (("--link", link), ("--listen", listen), ("--meter", meter), ("--control", control), ("--electrodes", electrodes))
-    for option, value in given:
+    given: dict[str, object] = {
+        "--link": link, "--listen": listen, "--meter": meter, "--control": control, "--electrodes": electrodes,
+        "--gate": gate, "--outlet": outlet, "--resistor": resistor,
+    }  # fmt: skip
+    for option, value in given.items():
         if value is not None:
             arguments += [option, str(value)]
     for text in fault or ():

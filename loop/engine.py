@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from devices.units import NS_PER_MS, NS_PER_S
-from loop import arms, policy
+from loop import arms, beliefs, policy
 from loop.arms import Conduct
 from loop.config import Config
 from loop.events import (
@@ -16,6 +16,7 @@ from loop.events import (
     Calibrated,
     Chunk,
     ClockOffset,
+    CouplingEpoch,
     Decision,
     Device,
     GuardLost,
@@ -28,14 +29,16 @@ from loop.events import (
     SegmentStart,
     SourceEnded,
     SourceLost,
+    StimulusEnd,
     Tick,
     TraceGate,
 )
 from loop.framing import CLOCK_JUMP_NS, STALE_NS
+from loop.fusion import fuse
 from loop.gate import Phase
 from loop.harm import Verdict as HarmVerdict
 from loop.harm_watch import HarmWatch, Noxious
-from loop.markers import stated_expectation
+from loop.markers import stated_chance, stated_expectation
 from loop.perception import Judged, Perception
 from loop.steering import LEASE_NS, TICK_NS, Steering
 
@@ -59,6 +62,7 @@ class Engine:
         self._config = config
         self._perception = Perception(config)
         self._policy = policy.PolicyState()
+        self._beliefs: beliefs.Beliefs = ()
         self._steering = Steering(config, self._put)
         self._harm = HarmWatch(config)
         self._conduct = _conduct(config)
@@ -205,6 +209,9 @@ class Engine:
             refusal = "its baseline began before this SENSE window" if sensing else f"overlaps {self._steering.phase}"
         if not refusal and judged.features is None:
             refusal = f"{100 * judged.invalid:.0f} % of its windows were flagged"
+        if judged.meaning.kind == "offset":
+            self._take_stimulus_end(judged, judged.meaning.text, refusal)
+            return
         table, vocabulary = self._config.policy, self._config.markers
         happened = policy.Happened(
             event=judged.event,
@@ -213,9 +220,14 @@ class Engine:
             told=stated_expectation(judged.cue, vocabulary.grades),
         )
         expectation = policy.expectation_of(self._policy.belief, happened)
-        self._policy, score = policy.score(
-            table, self._policy, happened, judged.features, refusal, self._perception.readout
-        )
+        readout = self._perception.readout
+        self._policy, score = policy.score(table, self._policy, happened, judged.features, refusal, readout)
+        trial = beliefs.Trial(judged.cue, happened.intensity, happened.told, stated_chance(judged.cue))
+        errors = beliefs.errors_of(self._beliefs, trial)
+        self._beliefs = beliefs.learn(self._beliefs, trial)
+        fused = None
+        if readout is not None and judged.features is not None:
+            fused = fuse(readout, score.surprise, readout.apply(judged.features))
         self._last_outcome_ns = judged.decided_t_ns
         outcome = Outcome(
             t_ns=judged.t_ns,
@@ -231,6 +243,15 @@ class Engine:
             excess=score.excess,
             evidence=score.evidence,
             reason=score.reason,
+            cue=judged.cue,
+            intensity=happened.intensity,
+            told=happened.told,
+            d_rescorla_wagner=errors.rescorla_wagner,
+            d_kalman=errors.kalman,
+            d_ehgf=errors.hgf,
+            kalman_nis=errors.kalman_nis,
+            fused=None if fused is None else fused.value,
+            fused_sd=None if fused is None else fused.sd,
         )
         self._out.append(outcome)
         if happened.intensity == 1.0:
@@ -245,6 +266,24 @@ class Engine:
                 self._decide(judged.decided_t_ns, "closed", f"{verdict.reason}, but {harmless.reason}")
             else:
                 self._decide(judged.decided_t_ns, verdict.wanted, verdict.reason)
+
+    def _take_stimulus_end(self, judged: Judged, text: str, refusal: str) -> None:
+        """The end of a stimulus is kept for comparison: it moves neither evidence nor beliefs."""
+        index = policy.index_of(self._policy, judged.features, self._perception.readout)
+        if not refusal and index is None:
+            refusal = "the null has too few pseudo-events"
+        ended = StimulusEnd(
+            t_ns=judged.t_ns,
+            event=judged.event,
+            text=text,
+            sample=judged.sample,
+            decided_sample=judged.decided_sample,
+            features=judged.raw,
+            invalid=judged.invalid,
+            index=index,
+            reason=refusal,
+        )
+        self._out.append(ended)
 
     def _judge_harm(self, t_ns: int) -> HarmVerdict:
         """Whether harm stands against a further gate; a lock-out is said once."""
@@ -265,6 +304,9 @@ class Engine:
         self._harm.enter(self._steering.phase)
         if self._steering.phase is Phase.SENSE and before is not Phase.SENSE:
             self._discard_window()
+        for epoch in self._perception.finished_epochs():
+            if self._steering.phase is Phase.SENSE and epoch.first_ns >= self._steering.since_ns:
+                self._out.append(CouplingEpoch(t_ns=epoch.last_ns, sample=epoch.sample, imaginary=epoch.imaginary))
 
     def _take_offset(self, event: ClockOffset) -> None:
         if self._offset_ns is not None and abs(event.offset_ns - self._offset_ns) > CLOCK_JUMP_NS:

@@ -245,6 +245,11 @@ class Outcome(_Output, frozen=True, tag="outcome"):
     noise, zero where no surprise would put it; without one, in standard deviations of pseudo-events. `expected` is what a
     normative learner would show, `excess` what goes into the CUSUM, `evidence` the CUSUM after it. All but `evidence` are
     None where the outcome is not evidence, and `reason` says why.
+
+    `cue`, `intensity` (0 to 1) and `told` (the expectation that the cue stated) are what the markers say. `surprise` is the
+    normative learner's absolute error, `d_rescorla_wagner`, `d_kalman` and `d_ehgf` those of the belief models, which steer
+    nothing (K10). `fused` and `fused_sd` are the posterior of the error from `surprise` and the calibrated readout (K11); None
+    where there is no readout.
     """
 
     event: int
@@ -259,6 +264,38 @@ class Outcome(_Output, frozen=True, tag="outcome"):
     excess: float | None
     evidence: float
     reason: str
+    cue: str = ""
+    intensity: float | None = None
+    told: float | None = None
+    d_rescorla_wagner: float | None = None
+    d_kalman: float | None = None
+    d_ehgf: float | None = None
+    kalman_nis: float | None = None
+    fused: float | None = None
+    fused_sd: float | None = None
+
+
+class StimulusEnd(_Output, frozen=True, tag="stimulus_end"):
+    """Event features at the end of a stimulus (``STIM_OFF``): never evidence, kept to compare with those at its onset.
+
+    `index` has the unit of an outcome's; None where the windows were not valid, and `reason` says so, or why it does not count.
+    """
+
+    event: int
+    text: str
+    sample: int
+    decided_sample: int
+    features: tuple[float | None, ...]
+    invalid: float
+    index: float | None
+    reason: str
+
+
+class CouplingEpoch(_Output, frozen=True, tag="coupling"):
+    """Imaginary coherency over one epoch of SENSE that begins at `sample`, in the order of `loop.coupling.PAIRS`."""
+
+    sample: int
+    imaginary: tuple[float, ...]
 
 
 class Decision(_Output, frozen=True, tag="decision"):
@@ -307,5 +344,5 @@ class Finished(_Output, frozen=True, tag="finished"):
     reason: str
 
 
-SmallOutput = Setup | Outcome | Decision | GateChange | Incident | ToGuard | MarkerOut | Finished
+SmallOutput = Setup | Outcome | StimulusEnd | CouplingEpoch | Decision | GateChange | Incident | ToGuard | MarkerOut | Finished
 Output = Features | SmallOutput

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 
-Kind = Literal["cue", "out_due", "outcome", "rating", "other"]
+Kind = Literal["cue", "out_due", "outcome", "offset", "rating", "other"]
 
 # Marker channels of the forward model (K5).
 CHANNELS: Final = ("CUE_H", "CUE_L", "CUE_N", "NOX", "INN", "OMI")
@@ -47,6 +47,11 @@ def stated_expectation(cue: str, grades: Sequence[float]) -> float | None:
     return None if match is None else int(match[1]) / 100.0 * grades[int(match[2]) - 1]
 
 
+def stated_chance(cue: str) -> float | None:
+    """The probability of a noxious outcome that a cue states, such as 0.75 for ``P75/I2``; None if it states none."""
+    return stated_expectation(cue, (1.0, 1.0, 1.0))
+
+
 def canonical(text: str, rename: Mapping[str, str]) -> str:
     """The short form of a marker: renamed, and unwrapped from ``{"v":1,"e":"CUE/H"}``."""
     text = text.strip()[:_MAX_TEXT]
@@ -78,6 +83,8 @@ def meaning(text: str) -> Meaning:
         return Meaning("out_due", NO_CHANNEL, "", 0.0, text)
     if text == "STIM/OMIT":
         return Meaning("outcome", CHANNELS.index("OMI"), "", 0.0, text)
+    if text == "STIM_OFF":
+        return Meaning("offset", NO_CHANNEL, "", 0.0, text)
     if match := _STIMULUS.fullmatch(text):
         intensity = min(int(match[2]), 100) / 100.0 if match[1] == "NOX" else 0.0
         return Meaning("outcome", CHANNELS.index(match[1]), "", intensity, text)

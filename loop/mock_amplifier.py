@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from devices import liblsl
+from devices import liblsl, priority
 from devices.mock.amplifier import Amplifier, Block, again_and_again, patient_blocks, stream
+from devices.mock.background import BackgroundAhead
 from devices.mock.meter import MeterError, MeterReader
 from devices.mock.patient import Patient
 from devices.mock.patient_settings import PatientSettings
@@ -58,6 +59,7 @@ def run_amplifier(
     SourceError, ConfigError
         One sentence each.
     """
+    priority.claim_share()  # an amplifier has a processor of its own
     if what == "patient":
         blocks, amplifier = _patient(patient, meter, again, (name, source_id, marker_name), chunk_s)
     else:
@@ -79,7 +81,10 @@ def _patient(
     if settings is None:
         raise ConfigError("key `patient` is missing: the configuration has no [patient] table to stream")
     current_ua: Callable[[], float] = _no_current if meter is None else _Felt(meter)
-    patient = Patient(settings)
+    try:
+        patient = _patient_ahead(settings)
+    except ValueError as error:
+        raise ConfigError(f"table `patient`: {error}") from error
     amplifier = Amplifier(
         labels=settings.labels,
         units=("microvolts",) * len(settings.labels),
@@ -90,8 +95,12 @@ def _patient(
         marker_name=names[2],
     )
     if again:
-        return again_and_again(lambda: patient_blocks(Patient(settings), current_ua, chunk_s)), amplifier
+        return again_and_again(lambda: patient_blocks(_patient_ahead(settings), current_ua, chunk_s)), amplifier
     return patient_blocks(patient, current_ua, chunk_s), amplifier
+
+
+def _patient_ahead(settings: PatientSettings) -> Patient:
+    return Patient(settings, BackgroundAhead(settings))
 
 
 class _Felt:

@@ -15,6 +15,7 @@ from loop import markers
 from loop.calibration import file as calibration_file
 from loop.calibration.file import Calibration
 from loop.config import Config
+from loop.coupling import CouplingWatch, Epoch, plan_for
 from loop.estimators import registry
 from loop.estimators.protocol import Estimator
 from loop.events import Calibrated, Chunk, Features, Incident, Int64s, Marker, Output, SegmentStart, Setup
@@ -27,6 +28,8 @@ from loop.readout import Readout
 OUT_DUE_WINDOW_NS: Final = 50 * NS_PER_MS
 # Pseudo-events are numbered from here, outcomes from 1.
 _PSEUDO_BASE: Final = 1 << 40
+# Ends of stimuli are numbered apart, so that they leave the outcomes' numbers as they are.
+_OFFSET_BASE: Final = 1 << 39
 _REMEMBERED_NS: Final = 5 * NS_PER_S
 _MOST_MARKERS_WAITING: Final = 48
 # The kernel holds 64 open events; pseudo-events need two of them.
@@ -107,6 +110,8 @@ class Perception:
         self._cues: deque[tuple[int, str]] = deque(maxlen=8)
         self._next_event = 1
         self._next_pseudo = 0
+        self._next_offset = _OFFSET_BASE + 1
+        self._coupling: CouplingWatch | None = None
         self._pseudo_every = 1
         self._refused = ""
         self._implausible = ""
@@ -162,6 +167,8 @@ class Perception:
             self._pseudo_every = max(1, round(PSEUDO_PERIOD_S * layout.sfreq_hz))
             self._next_pseudo = self._pseudo_every
             estimator = self._estimator
+            plan = plan_for(estimator, layout)
+            self._coupling = CouplingWatch(plan) if plan is not None else None
             setup = Setup(
                 t_ns=event.t_ns,
                 estimator=estimator.name,
@@ -240,6 +247,9 @@ class Perception:
             outputs.append(_incident(chunk.t_ns, "marker_flood", detail, "left out"))
             self._flooded = 0
         result = kernel.process(samples_uv, self._exclusion(stamps, excluded), impulses)
+        if self._coupling is not None:
+            flagged = result.frame_sample[result.frame_flags != 0]
+            self._coupling.take(first, shift, stamps, samples_uv, flagged)
         if len(result.frame_sample):
             times = stamps[result.frame_sample - first]
             outputs.append(Features(result.frame_sample + shift, times, result.frames, result.frame_flags))
@@ -247,6 +257,10 @@ class Perception:
             outputs.extend(self._judge_channels(chunk.t_ns, result.channel_flags, with_current=with_current))
         judged += self._judged(result, first, stamps) if len(result.event_id) else []
         return Seen(outputs, judged, framed.fresh, broken)
+
+    def finished_epochs(self) -> list[Epoch]:
+        """Epochs of coupling that have become complete since the last call."""
+        return self._coupling.finished() if self._coupling is not None else []
 
     def state(self) -> bytes:
         """The kernel's state, for tests of what may change it."""
@@ -292,6 +306,8 @@ class Perception:
         """Forget what must not reach over a break; outcomes that it cuts short are judged invalid with the next chunk."""
         assert self._estimator is not None
         lost = self._estimator.kernel.reset_segment()
+        if self._coupling is not None:
+            self._coupling.reset()
         if self._recent:
             self._cut_short += self._judged(lost, self._recent[-1].first, self._recent[-1].stamps)
         self._recent.clear()
@@ -313,6 +329,11 @@ class Perception:
                 self._cues.append((stamp_ns, meaning.cue))
             elif len(self._known) >= _MOST_EVENTS_OPEN:
                 self._flooded += 1
+                continue
+            elif meaning.kind == "offset":
+                rows.append((self._sample_of(stamp_ns) - first, markers.NO_CHANNEL, self._next_offset))
+                self._known[self._next_offset] = _Known(meaning, "", stamp_ns)
+                self._next_offset += 1
                 continue
             else:
                 rows.append((self._sample_of(stamp_ns) - first, markers.NO_CHANNEL, self._next_event))
@@ -374,7 +395,8 @@ class Perception:
                 t_ns = decided_t_ns - round((decided - sample) * NS_PER_S / self._sfreq_hz)
                 judged.append(Judged(event=event, meaning=None, cue="", t_ns=t_ns, **common))
             else:
-                judged.append(Judged(event=event, meaning=known.meaning, cue=known.cue, t_ns=known.t_ns, **common))
+                number = event - _OFFSET_BASE if known.meaning.kind == "offset" else event
+                judged.append(Judged(event=number, meaning=known.meaning, cue=known.cue, t_ns=known.t_ns, **common))
         return judged
 
 

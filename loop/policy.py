@@ -23,7 +23,7 @@ _LEAST_VARIANCE: Final = 1e-12
 # The null forgets with this many pseudo-events (about six minutes), so that it follows slow drifts of the recording.
 _NULL_MEMORY: Final = 300
 _LEARNING_RATE: Final = 0.25
-_PRIOR: Final = 0.5
+PRIOR: Final = 0.5
 # A decision names what it rests on; in a session that only senses this must not grow for hours (I25).
 _MOST_IN_WINDOW: Final = 200
 # Evidence saturates at this multiple of the threshold, so that release stays within reach after a long excess.
@@ -108,7 +108,7 @@ class Happened(NamedTuple):
 
 def expectation_of(belief: tuple[tuple[str, float], ...], happened: Happened) -> float:
     """Noxious intensity that the normative learner had expected, 0 to 1; an expectation that was stated is believed."""
-    return dict(belief).get(happened.cue, _PRIOR) if happened.told is None else happened.told
+    return dict(belief).get(happened.cue, PRIOR) if happened.told is None else happened.told
 
 
 def surprise_of(belief: tuple[tuple[str, float], ...], happened: Happened) -> float:
@@ -119,7 +119,7 @@ def surprise_of(belief: tuple[tuple[str, float], ...], happened: Happened) -> fl
 def update_belief(belief: tuple[tuple[str, float], ...], cue: str, intensity: float) -> tuple[tuple[str, float], ...]:
     """Rescorla–Wagner with rate 0.25 per cue (K12's normative learner)."""
     values = dict(belief)
-    value = values.get(cue, _PRIOR)
+    value = values.get(cue, PRIOR)
     values[cue] = value + _LEARNING_RATE * (intensity - value)
     return tuple(sorted(values.items()))
 
@@ -155,13 +155,7 @@ def score(
     state = state._replace(outcomes=state.outcomes + 1)
     if happened.told is None:
         state = state._replace(belief=update_belief(state.belief, happened.cue, happened.intensity))
-    index = None
-    if features is not None and readout is not None:
-        index = (readout.apply(features) - readout.b0) / readout.sigma
-    elif features is not None and state.composite.n >= MIN_PSEUDO:
-        (mean,), (variance,) = state.composite.mean, state.composite.variance
-        deviation = (_composite(state.null, features) - mean) / math.sqrt(variance + _LEAST_VARIANCE)
-        index = min(max(deviation, -_CLIP), _CLIP)
+    index = index_of(state, features, readout)
     if not refusal and features is None:
         refusal = "features not valid"
     if not refusal and index is None:
@@ -176,6 +170,19 @@ def score(
     evidence = min(max(0.0, state.evidence + excess - table.drift), _CEILING * table.threshold)
     state = state._replace(evidence=evidence, window=(*state.window, happened.event)[-_MOST_IN_WINDOW:])
     return state, Score(index, surprise, expected, excess, evidence, "")
+
+
+def index_of(state: PolicyState, features: tuple[float, ...] | None, readout: Readout | None) -> float | None:
+    """The index of one event: in the readout's residual sd, or in sd of pseudo-events; None while neither can be told."""
+    if features is None:
+        return None
+    if readout is not None:
+        return (readout.apply(features) - readout.b0) / readout.sigma
+    if state.composite.n < MIN_PSEUDO:
+        return None
+    (mean,), (variance,) = state.composite.mean, state.composite.variance
+    deviation = (_composite(state.null, features) - mean) / math.sqrt(variance + _LEAST_VARIANCE)
+    return min(max(deviation, -_CLIP), _CLIP)
 
 
 def start_sense(state: PolicyState) -> PolicyState:

@@ -23,14 +23,17 @@ from devices.stimulator import Capabilities
 from devices.time_to_zero import TimeToZero, time_to_zero
 from devices.units import NS_PER_S
 from loop import config as configuration
+from loop.allotment import allotment_of
 from loop.calibration.errors import CalibrationError
-from loop.config import Config
+from loop.config import Config, ConfigError
 from loop.dose_report import dose_report, path_of, sentence
 from loop.errors import LayoutError, SessionError
 from loop.estimators.errors import EstimatorError
 from loop.events import Calibrated, Chunk, Incident, SegmentStart
 from loop.perception import Perception
 from loop.run import GuardProcess, build_estimator, calibration_text, checklist_text, open_source
+from loop.sealing import SealError
+from loop.session_file import JournalError
 from loop.sources.errors import SourceError
 from loop.sources.lsl import LslSource
 
@@ -76,10 +79,24 @@ def preflight(config: Config) -> Iterator[Finding | TimeToZero]:
             yield from _stream(config, source)
     except SourceError as error:
         yield Finding(item="stream", ok=False, detail=str(error))
+    yield _arm(config)
     if config.stimulates:
         form = _form(config)
         yield form
         yield from _device(config, simulated, "" if form.ok is False else checklist_text(config))
+
+
+def _arm(config: Config) -> Finding:
+    """Which arm it works in; of an allotted one that it can be found out, and no more."""
+    try:
+        allotment = allotment_of(config)
+    except (SealError, ConfigError, JournalError) as error:
+        return Finding(item="arm", ok=False, detail=str(error))
+    if config.allocation is not None:
+        return Finding(item="arm", ok=True, detail=f"allotted to code {config.allocation.code}; the record will be sealed")
+    trace = allotment.event.trace if allotment.event is not None else ()
+    said = f"yoked to {config.session.yoked_to}: {len(trace)} gates" if config.session.arm == "yoked" else config.session.arm
+    return Finding(item="arm", ok=True, detail=said)
 
 
 def _form(config: Config) -> Finding:

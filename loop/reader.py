@@ -24,6 +24,8 @@ from loop.tables import FeatureTable, Table
 if TYPE_CHECKING:
     import mne
 
+    from loop.fragility import Fragility
+
 T = TypeVar("T", bound=msgspec.Struct)
 
 
@@ -245,6 +247,16 @@ class Session:
         return self._table("outcome", events.Outcome)
 
     @property
+    def stimulus_ends(self) -> Table[events.StimulusEnd]:
+        """Event features at the end of each stimulus (``STIM_OFF``)."""
+        return self._table("stimulus_end", events.StimulusEnd)
+
+    @property
+    def coupling(self) -> Table[events.CouplingEpoch]:
+        """Imaginary coherency of each epoch of SENSE, in the order of `loop.coupling.PAIRS`."""
+        return self._table("coupling", events.CouplingEpoch)
+
+    @property
     def decisions(self) -> Table[events.Decision]:
         """What the policy wanted, and why."""
         return self._table("decision", events.Decision)
@@ -337,6 +349,29 @@ class Session:
             (I20).
         """
         return explanation.explain(self, seq)
+
+    def fragility(self) -> Fragility:
+        """Whether the error persists (K12): each figure with its interval, worked out from this session's outcomes.
+
+        Raises
+        ------
+        JournalError
+            If rows cannot be read.
+        ConfigError
+            If the recorded configuration cannot be.
+
+        Examples
+        --------
+        >>> with Session.open("session.sqlite") as session:
+        ...     late = session.fragility().late_expected
+        """
+        from loop.config import decode
+        from loop.fragility import assess, blocks_of
+
+        config = decode(self.config_text, f"{self.path}: recorded config")
+        blocks = blocks_of(self.markers, config.markers.rename)
+        levels = (config.policy.threshold, config.policy.release)
+        return assess(self.outcomes, self.stimulus_ends, self.coupling, blocks, levels)
 
     def check(self) -> CheckReport:
         """Verify the whole record; from then on all readers of this object end where the valid rows end.

@@ -132,7 +132,7 @@ def samples_of(session: Session, recording: str | Path | None = None) -> Samples
         return None
     try:
         info = msgspec.json.decode(session.meta.source, type=SourceInfo)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise JournalError(f"{session.path}: table meta does not say where the samples came from: {error}") from error
     playback: Playback
     if info.kind == "patient":

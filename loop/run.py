@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from devices import checklist, link, settings
+from devices import checklist, link, priority, settings
 from devices.clock import SystemClock, VirtualClock
 from devices.link_socket import GuardClient, GuardUnreachableError, socket_path
 from loop import config as configuration
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 SIMULATE_CHUNK_S: Final = 0.05
 REPLAY_CHUNK_S: Final = 0.1
-_GUARD_START_S: Final = 10.0
+# Long enough for an operator's consent at the device's own screen; a guard that cannot start says so at once.
+_GUARD_START_S: Final = 120.0
 _GUARD_END_S: Final = 5.0
 _LAST_WORDS_S: Final = 2.0
 _SOFTWARE: Final = ("cereloop", "numpy", "scipy", "mne", "mne-realtime", "pylsl", "msgspec", "pyserial")
@@ -301,6 +302,7 @@ def live(config: Config, path: Path | None, screen: Screen, operator: OperatorLi
     """
     from loop.outlets import Outlets
 
+    priority.claim_share()  # before liblsl starts its threads: what keeps them waiting ages the samples
     clock = SystemClock()
     form = checklist_text(config) if config.stimulates else ""
     with open_source(config) as source:

@@ -45,6 +45,8 @@ OUTPUT_KINDS: Final = (
     "features",
     "setup",
     "outcome",
+    "stimulus_end",
+    "coupling",
     "decision",
     "gate",
     "incident",
@@ -317,8 +319,15 @@ VIEWS: Final[dict[str, str]] = {
         "outcome",
         _same("event", "text", "sample", "decided_sample")
         | {"error_index": "index"}
-        | _same("surprise", "expected", "excess", "evidence", "invalid", "reason", "features"),
+        | _same("surprise", "expected", "excess", "evidence", "invalid", "reason", "features")
+        | _same("cue", "intensity", "told", "d_rescorla_wagner", "d_kalman", "d_ehgf", "kalman_nis", "fused", "fused_sd"),
     ),
+    "stimulus_ends": _view(
+        "stimulus_ends",
+        "stimulus_end",
+        _same("event", "text", "sample", "decided_sample") | {"error_index": "index"} | _same("invalid", "reason", "features"),
+    ),
+    "coupling": _view("coupling", "coupling", _same("sample", "imaginary")),
     "decisions": _view("decisions", "decision", _same("decision", "wanted", "evidence", "reason", "outcomes")),
     "gates": _view("gates", "gate", {"before_state": "before", "after_state": "after", **_same("decision", "reason")}),
     "incidents": _view("incidents", "incident", _same("name", "detail", "answer")),

@@ -15,6 +15,7 @@ from devices.units import NS_PER_S
 from loop import estimator
 from loop.config import Config
 from loop.estimator import FEATURE_RATE_HZ, KIND
+from loop.estimators import event_readout
 from loop.run import REPLAY_CHUNK_S, SIMULATE_CHUNK_S
 from loop.steering import LEASE_NS
 from loop.steering import TICK_NS as ENGINE_TICK_NS
@@ -107,7 +108,7 @@ def stage_latencies(config: Config, sfreq_hz: float | None = None) -> list[Stage
     Returns
     -------
     list of StageLatency
-        The estimator's own stages only if it is `posterior_fossa`; rows of origin ``sum`` come last.
+        The estimator's own stages only if it is a built-in (of `event_readout` its windows); rows of origin ``sum`` come last.
 
     Raises
     ------
@@ -128,6 +129,10 @@ def stage_latencies(config: Config, sfreq_hz: float | None = None) -> list[Stage
         window = _window("theta", estimator.THETA_WINDOW)
         stages += [_window("beta", estimator.BETA_WINDOW), window]
         sums.append(_sum("outcome → index", "the index needs both windows, so it comes with the later one", [window, *arrival]))
+    elif config.estimator.kind == event_readout.KIND:
+        ticks = event_readout.WAVEFORM_WINDOWS[0][0], event_readout.WAVEFORM_WINDOWS[-1][1]
+        stages += [_window("waveform", ticks), _window("theta", event_readout.THETA_WINDOWS[-1])]
+        sums.append(_sum("outcome → index", "the index needs every window", [stages[-2], *arrival]))
     if config.stimulates:
         decided, cycle = _to_current(config), _cycle(config)
         stages += [*decided, *cycle]

@@ -70,6 +70,8 @@ class Steering:
         self._guard_heard_ns: int | None = None
         self._guard_is_gone = False
         self._device_cuts_ns = round(_DEVICE_CUTS_S * NS_PER_S)
+        self._zero_after_ns = 0
+        self._level_seen_ns: int | None = None
         self._charge_uc = 0
         self._stopping = False
         self._at_zero = True
@@ -171,6 +173,7 @@ class Steering:
                     return  # The guard greets again whenever its arm code changes.
                 self._guard = "safe"
                 self._device_cuts_ns = _device_cuts_ns(welcome.capabilities)
+                self._zero_after_ns = _zero_after_ns(welcome.capabilities)
                 detail = f"{welcome.identity.maker} {welcome.identity.model} {welcome.identity.serial_number}"
                 self.incident(event.t_ns, "guard_ready", detail, f"ceiling {welcome.max_level_ua} µA")
 
@@ -235,7 +238,10 @@ class Steering:
         self._guard, self._guard_reason = report.phase, report.reason
         measured = 0.0 if report.measured_ua is None else abs(report.measured_ua)
         self._charge_uc = report.charge_uc
-        self._at_zero = self._given_up or (report.level_ua == 0 and measured <= ZERO_UA)
+        if report.level_ua:
+            self._level_seen_ns = t_ns
+        passed = self._level_seen_ns is None or t_ns - self._level_seen_ns >= self._zero_after_ns
+        self._at_zero = self._given_up or (report.level_ua == 0 and measured <= ZERO_UA and passed)
 
     def _age_guard(self, t_ns: int) -> None:
         """A silent guard says nothing of the current: what is left is the device's own host timeout."""
@@ -387,6 +393,11 @@ def _gate_params(config: Config) -> gate.GateParams:
 def _device_cuts_ns(device: Capabilities) -> int:
     declared_s = device.host_timeout_s + device.command_latency_s + device.min_transition_s + _DEVICE_SLACK_S
     return round(min(_LONGEST_CUT_S, max(_DEVICE_CUTS_S, declared_s)) * NS_PER_S)
+
+
+def _zero_after_ns(device: Capabilities) -> int:
+    """Where nothing is measured, zero is a matter of time: what was commanded last has then passed the device."""
+    return 0 if device.measures_current else round(2.0 * device.command_latency_s * NS_PER_S)
 
 
 def _without_numbers(text: str) -> str:

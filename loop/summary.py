@@ -10,11 +10,14 @@ import msgspec
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from devices import link
 from devices.units import NS_PER_S
 from loop import config as configuration
-from loop.events import GateChange, Outcome
+from loop.events import GateChange
+from loop.fragility import Fragility
+from loop.fragility_words import rows
 from loop.gate import Phase
 from loop.reader import Session
 
@@ -29,7 +32,10 @@ class GateOpened(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Agreement(msgspec.Struct, frozen=True, kw_only=True):
-    """The index against the simulated patient's true prediction error, over outcomes that were evidence."""
+    """The index, the markers' model alone, or both fused, against the simulated patient's true prediction error.
+
+    Over outcomes that were evidence. The markers' model needs no EEG: only what goes beyond it is the EEG's.
+    """
 
     n: int
     r: float | None
@@ -51,6 +57,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     unused: dict[str, int]
     index_mean: float | None
     agreement: Agreement | None
+    agreement_markers: Agreement | None
+    agreement_fused: Agreement | None
+    no_outcomes: str
     gates: tuple[GateOpened, ...]
     last_closed_reason: str
     charge_mc: float
@@ -59,6 +68,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     limits: tuple[str, ...]
     incidents: dict[str, int]
     ended: str
+    estimator_kind: str
+    fragility: Fragility
     blinded: bool = False
     """Whether gates, decisions and currents are sealed, so that they are not in this summary."""
 
@@ -96,7 +107,10 @@ def summarise(session: Session, truth: Mapping[int, float] | None = None, limits
         evidence_outcomes=len(used),
         unused=dict(unused.most_common()),
         index_mean=float(np.mean([o.index for o in used])) if used else None,
-        agreement=_agreement(used, truth) if truth is not None else None,
+        agreement=_agreement([(o.t_ns, o.index) for o in used], truth),
+        agreement_markers=_agreement([(o.t_ns, o.surprise) for o in used], truth),
+        agreement_fused=_agreement([(o.t_ns, o.fused) for o in used], truth),
+        no_outcomes="" if len(outcomes) else _why_none(session, config),
         gates=() if hidden else _gates(session.gates, first_ns),
         last_closed_reason=closed[-1] if closed else "",
         charge_mc=max((r.charge_uc for r in reports), default=0) / 1000.0,
@@ -105,6 +119,8 @@ def summarise(session: Session, truth: Mapping[int, float] | None = None, limits
         limits=limits,
         incidents=dict(Counter(i.name for i in session.incidents).most_common()),
         ended=finished[-1].reason if finished else "not in order: the record stops without an end",
+        estimator_kind=config.estimator.kind,
+        fragility=session.fragility(),
         blinded=hidden,
     )
 
@@ -114,35 +130,46 @@ def render(summary: Summary, console: Console) -> None:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row("arm", f"{summary.arm} ({summary.mode}), {_clock(summary.duration_s)}")
-    table.add_row("estimator", summary.estimator)
+
+    def row(name: str, text: str) -> None:
+        table.add_row(name, Text(text))  # as it is: what stands in square brackets is no markup
+
+    row("arm", f"{summary.arm} ({summary.mode}), {_clock(summary.duration_s)}")
+    row("estimator", summary.estimator)
     for note in summary.notes:
-        table.add_row("", f"note: {note}")
-    table.add_row("outcomes", f"{summary.outcomes}, of them {summary.evidence_outcomes} as evidence")
+        row("", f"note: {note}")
+    row("outcomes", f"{summary.outcomes}, of them {summary.evidence_outcomes} as evidence")
+    if summary.no_outcomes:
+        row("", summary.no_outcomes)
     for reason, count in summary.unused.items():
-        table.add_row("", f"{count} left out: {reason}")
+        row("", f"{count} left out: {reason}")
     if summary.index_mean is not None:
-        table.add_row("index", f"mean {summary.index_mean:+.2f} sd above the null")
-    if summary.agreement is not None and summary.agreement.r is not None:
-        a = summary.agreement
-        table.add_row("against truth", f"r = {a.r:.2f} (95 % {a.r_low:.2f} to {a.r_high:.2f}, {a.n} outcomes)")
+        row("index", f"mean {summary.index_mean:+.2f} sd above the null")
+    for what, a in (
+        ("against truth", summary.agreement),
+        ("markers alone", summary.agreement_markers),
+        ("fused", summary.agreement_fused),
+    ):
+        if a is not None and a.r is not None:
+            row(what, f"r = {a.r:.2f} (95 % {a.r_low:.2f} to {a.r_high:.2f}, {a.n} outcomes)")
+    for label, sentence in rows(summary.fragility, summary.estimator_kind):
+        row(label, sentence)
     if summary.blinded:
-        table.add_row("sealed", "gates, decisions, currents and charge: this session is blinded (--key opens them)")
+        row("sealed", "gates, decisions, currents and charge: this session is blinded (--key opens them)")
     elif summary.gates:
-        table.add_row("gates", f"{len(summary.gates)} opened")
+        row("gates", f"{len(summary.gates)} opened")
         for gate in summary.gates:
-            table.add_row("", f"{_clock(gate.at_s)} for {gate.seconds:.0f} s: {gate.reason}; {gate.ended_by}")
+            row("", f"{_clock(gate.at_s)} for {gate.seconds:.0f} s: {gate.reason}; {gate.ended_by}")
     else:
-        table.add_row("gates", f"none opened: {summary.last_closed_reason or 'this arm opens none'}")
+        row("gates", f"none opened: {summary.last_closed_reason or 'this arm opens none'}")
     if not summary.blinded:
-        charge = f"{summary.charge_mc:.1f} mC in {summary.on_time_s:.0f} s, peak {summary.peak_ua / 1000:g} mA"
-        table.add_row("charge", charge)
+        row("charge", f"{summary.charge_mc:.1f} mC in {summary.on_time_s:.0f} s, peak {summary.peak_ua / 1000:g} mA")
     for sentence in summary.limits:
-        table.add_row("limit", sentence)
+        row("limit", sentence)
     for name, count in summary.incidents.items():
-        table.add_row("incident", f"{count} × {name}")
-    table.add_row("ended", summary.ended)
-    table.add_row("session", summary.session)
+        row("incident", f"{count} × {name}")
+    row("ended", summary.ended)
+    row("session", summary.session)
     console.print(table)
 
 
@@ -161,8 +188,10 @@ def _gates(changes: Iterable[GateChange], first_ns: int) -> tuple[GateOpened, ..
     return tuple(gates)
 
 
-def _agreement(used: Sequence[Outcome], truth: Mapping[int, float]) -> Agreement:
-    pairs = [(o.index, truth[o.t_ns]) for o in used if o.t_ns in truth]
+def _agreement(found: Sequence[tuple[int, float | None]], truth: Mapping[int, float] | None) -> Agreement | None:
+    if truth is None:
+        return None
+    pairs = [(value, truth[t_ns]) for t_ns, value in found if t_ns in truth and value is not None]
     if len(pairs) < 4:
         return Agreement(n=len(pairs), r=None, r_low=None, r_high=None)
     x, y = np.array(pairs).T
@@ -175,9 +204,21 @@ def _agreement(used: Sequence[Outcome], truth: Mapping[int, float]) -> Agreement
     return Agreement(n=len(pairs), r=r, r_low=math.tanh(z - half), r_high=math.tanh(z + half))
 
 
+def _why_none(session: Session, config: configuration.Config) -> str:
+    """Why a session has no outcome, from its markers."""
+    from loop.marker_check import check_markers
+
+    marks = [(marker.stamp_ns, marker.text) for marker in session.markers]
+    vocabulary = config.markers
+    findings = check_markers(marks, vocabulary.rename, vocabulary.grades, implied=vocabulary.imply_out_due)
+    said = [finding.detail for finding in findings if finding.use == "replay" and finding.state == "note"]
+    return said[0] if said else "none of its markers names an outcome (STIM/NOX, STIM/INN, STIM/OMIT or OUT_DUE)"
+
+
 def _short(reason: str) -> str:
+    """A reason without its figures, so that like ones are counted together."""
     words = reason.split()
-    return " ".join("#" if any(c.isdigit() for c in word) else word for word in words)
+    return " ".join("…" if any(c.isdigit() for c in word) else word for word in words)
 
 
 def _clock(seconds: float) -> str:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 
@@ -14,10 +16,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Spread the live sessions over the rest: they mostly wait, so each is best run while other tests compute."""
+    """Spread the live sessions over the rest, the longest first: they mostly wait, so each is best run while others compute."""
     live = [item for item in items if "tests/live/" in item.path.as_posix()]
     rest = [item for item in items if item not in set(live)]
+    live.sort(key=lambda item: item.get_closest_marker("long_wait") is None)
     if live and rest:
         items[:] = rest
         for number, item in enumerate(live):
             items.insert(number * (len(rest) // len(live) + 1), item)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Let a process that has nothing left take over what waits behind another's live session."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)

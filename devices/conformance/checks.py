@@ -117,7 +117,8 @@ def arms_at_zero(rig: Rig) -> None:
 
 def rises_holds_and_reports(rig: Rig) -> None:
     """Ramp and hold in both directions; what is reported is what flows."""
-    signs = (1,) if rig.declared.unipolar else (1, -1)
+    one_way = (1,) if rig.declared.leads == "anodal" else (-1,)
+    signs = one_way if rig.declared.unipolar else (1, -1)
     bench = Bench(rig)
     for sign in signs:
         keep = bench.hold(sign)

@@ -7,6 +7,7 @@ A fault is written ``NAME``, ``NAME:key=value,key=value`` or, where a moment is 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Final, Literal
 
 import msgspec
@@ -230,21 +231,102 @@ FAULTS: Final[dict[str, FaultSpec]] = {
     )
 }
 
+_SHARED: Final = (
+    "garbage", "over_current", "gain_x2", "wrong_polarity", "open_circuit", "stuck_output", "slow_replies", "lost_replies",
+    "half_open", "impedance_rise", "short", "bridge",
+)  # fmt: skip
 
-def lookup(name: str) -> FaultSpec:
-    """The entry called `name`.
+NIC2_FAULTS: Final[dict[str, FaultSpec]] = {name: FAULTS[name] for name in _SHARED} | {
+    spec.name: spec
+    for spec in (
+        FaultSpec(
+            name="consent_rejected",
+            part="operator",
+            row="F44",
+            answer=_S0,
+            effect="the operator answers No when NIC asks whether to allow remote control",
+        ),
+        FaultSpec(
+            name="consent_delayed",
+            part="operator",
+            row="F44",
+            answer=_S0,
+            effect="the operator answers Yes late",
+            parameters=(Parameter("delay_s", "s", 5.0, 0.0, 3600.0),),
+        ),
+        FaultSpec(
+            name="other_version",
+            part="replies",
+            row="F32",
+            answer=_S0,
+            effect="the version handshake is answered as NIC1 does",
+        ),
+        FaultSpec(
+            name="lying_full",
+            part="replies",
+            row="F32",
+            answer=_S0,
+            effect="the stimulation is said to be at full current whatever it is",
+        ),
+        FaultSpec(
+            name="deaf_peak",
+            part="replies",
+            row="F32",
+            answer=_S0,
+            effect="a peak is taken and nothing comes of it",
+        ),
+        FaultSpec(
+            name="deaf_abort",
+            part="line",
+            row="F37",
+            answer=_S0,
+            effect="abort has no effect",
+        ),
+        FaultSpec(
+            name="nic_abort",
+            part="operator",
+            row="F41",
+            answer=_S1,
+            effect="the abort button in NIC is pressed",
+        ),
+        FaultSpec(
+            name="protocol_error",
+            part="supply",
+            row="F36",
+            answer=_S0,
+            effect="the protocol ends in an error",
+        ),
+        FaultSpec(
+            name="hang_up",
+            part="line",
+            row="F39",
+            answer=_S0,
+            effect="NIC ends the connection; what runs, runs on",
+        ),
+    )
+}
+"""The vocabulary of the mock Starstim."""
+
+
+def lookup(name: str, known: Mapping[str, FaultSpec] = FAULTS) -> FaultSpec:
+    """The entry called `name` in the vocabulary `known`.
 
     Raises
     ------
     FaultError
         If there is none; the text lists all names.
     """
-    if name not in FAULTS:
-        raise FaultError(f"there is no fault {name!r}; the names are: {', '.join(FAULTS)}")
-    return FAULTS[name]
+    if name not in known:
+        raise FaultError(f"there is no fault {name!r}; the names are: {', '.join(known)}")
+    return known[name]
 
 
-def injection(name: str, values: dict[str, float] | None = None, at_s: float | None = None) -> Injection:
+def injection(
+    name: str,
+    values: dict[str, float] | None = None,
+    at_s: float | None = None,
+    vocabulary: Mapping[str, FaultSpec] = FAULTS,
+) -> Injection:
     """Fault `name` with `values`, and defaults for the rest.
 
     Raises
@@ -252,7 +334,7 @@ def injection(name: str, values: dict[str, float] | None = None, at_s: float | N
     FaultError
         If the fault or a parameter does not exist, or a value is out of range.
     """
-    spec = lookup(name)
+    spec = lookup(name, vocabulary)
     known = {parameter.name: parameter for parameter in spec.parameters}
     filled = {parameter.name: parameter.default for parameter in spec.parameters}
     for key, value in (values or {}).items():
@@ -269,7 +351,7 @@ def injection(name: str, values: dict[str, float] | None = None, at_s: float | N
     return Injection(spec=spec, values=filled, at_s=at_s)
 
 
-def parse(text: str) -> Injection:
+def parse(text: str, vocabulary: Mapping[str, FaultSpec] = FAULTS) -> Injection:
     """Read ``NAME[:key=value,...][@SECONDS]``.
 
     Raises
@@ -279,14 +361,14 @@ def parse(text: str) -> Injection:
     """
     body, _, moment = text.strip().partition("@")
     name, _, listed = body.partition(":")
-    lookup(name)
+    lookup(name, vocabulary)
     values: dict[str, float] = {}
     for item in filter(None, listed.split(",")):
         key, equals, number = item.partition("=")
         if not equals:
             raise FaultError(f"fault {text!r}: {item!r} should read key=value")
         values[key.strip()] = _number(number, text)
-    return injection(name, values, _number(moment, text) if "@" in text else None)
+    return injection(name, values, _number(moment, text) if "@" in text else None, vocabulary)
 
 
 def _number(word: str, text: str) -> float:
@@ -302,6 +384,11 @@ def _number(word: str, text: str) -> float:
 class ActiveFaults:
     """The faults in force, with the grid index (ms) at which each began.
 
+    Parameters
+    ----------
+    vocabulary : mapping
+        Which faults there are.
+
     Attributes
     ----------
     names : list of str
@@ -310,7 +397,8 @@ class ActiveFaults:
         Whether any fault in force changes the contact.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, vocabulary: Mapping[str, FaultSpec] = FAULTS) -> None:
+        self._vocabulary = vocabulary
         self.names: list[str] = []
         self.touches_contact = False
         self._since: dict[str, tuple[int, dict[str, float]]] = {}
@@ -322,7 +410,7 @@ class ActiveFaults:
 
     def end(self, name: str) -> None:
         """Take `name` back, if it is in force."""
-        self._since.pop(lookup(name).name, None)
+        self._since.pop(lookup(name, self._vocabulary).name, None)
         self._list()
 
     def __contains__(self, name: str) -> bool:
@@ -334,7 +422,7 @@ class ActiveFaults:
 
     def _list(self) -> None:
         self.names = list(self._since)
-        self.touches_contact = any(FAULTS[name].part == "contact" for name in self._since)
+        self.touches_contact = any(self._vocabulary[name].part == "contact" for name in self._since)
 
     def contact(self, k: int) -> Contact:
         """The contact at grid index `k`."""

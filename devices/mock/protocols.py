@@ -16,6 +16,8 @@ from devices.mock.faults import FaultSpec
 
 MODULES: Final = {
     "reference": "devices.mock.stimulator_process",
+    "nic2": "devices.mock.nic2_process",
+    "labjack": "devices.mock.labjack_process",
 }
 
 

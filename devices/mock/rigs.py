@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Literal
 
 from devices.clock import SystemClock, VirtualClock
 from devices.conformance import Rig
@@ -23,6 +23,7 @@ from devices.mock.meter import MeterReader
 from devices.mock.stimulator import StimulatorModel
 from devices.reference import CAPABILITIES, ReferenceStimulator
 from devices.stimulator import Capabilities, DeviceLostError, Stimulator
+from devices.tcp_wire import TcpWire
 from devices.units import NS_PER_S
 from devices.wires import InProcessWire, SerialWire
 
@@ -122,6 +123,8 @@ class SerialReferenceRig:
         Makes the driver from the port's path; the built-in one if left out.
     """
 
+    emulator: ClassVar[tuple[str, ...]] = ("devices.mock.stimulator_process",)
+
     def __init__(self, directory: Path, make: MakeDriver | None = None) -> None:
         self.declared: Capabilities = CAPABILITIES
         self.level_ua = 60
@@ -130,14 +133,14 @@ class SerialReferenceRig:
         self._make = make
         meter = directory / "meter"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "devices.mock.stimulator_process", "--meter", str(meter), "--control", "-"],
+            [sys.executable, "-m", *self.emulator, "--meter", str(meter), "--control", "-"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self._process.stdout is not None
         self._port: str = json.loads(self._process.stdout.readline())["port"]
         self._meter = MeterReader(meter)
         self._current_ua = 0.0
-        self._wire: SerialWire | None = None
+        self._wire: SerialWire | TcpWire | None = None
         self.driver = self._new()
 
     def _new(self) -> Stimulator:
@@ -228,8 +231,47 @@ def serial(directory: Path) -> Iterator[Rig]:
         rig.close()
 
 
+@contextlib.contextmanager
+def nic2(directory: Path) -> Iterator[Rig]:
+    """Starstim through NIC2 over TCP, mode peak."""
+    from devices.mock.nic2_rigs import NicProcessRig
+
+    rig = NicProcessRig(directory)
+    try:
+        yield rig
+    finally:
+        rig.close()
+
+
+@contextlib.contextmanager
+def labjack(directory: Path) -> Iterator[Rig]:
+    """A current source behind a LabJack, over Modbus TCP."""
+    from devices.mock.labjack_rigs import LabJackProcessRig
+
+    rig = LabJackProcessRig(directory)
+    try:
+        yield rig
+    finally:
+        rig.close()
+
+
+def _virtual_nic2(mode: Literal["peak", "timed", "plain"]) -> Callable[[Path], AbstractContextManager[Rig]]:
+    @contextlib.contextmanager
+    def rig(_directory: Path) -> Iterator[Rig]:
+        from devices.mock.nic2_rigs import VirtualNicRig
+
+        yield VirtualNicRig(mode)
+
+    return rig
+
+
 RIGS: Final[Mapping[str, Callable[[Path], AbstractContextManager[Rig]]]] = {
     "mock": mock,
     "serial": serial,
+    "nic2": nic2,
+    "nic2-peak": _virtual_nic2("peak"),
+    "nic2-timed": _virtual_nic2("timed"),
+    "nic2-plain": _virtual_nic2("plain"),
+    "labjack": labjack,
 }
 """One line a driver: the conformance suite runs over all of them."""

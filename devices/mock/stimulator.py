@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -231,6 +231,19 @@ class StimulatorModel:
         """
         self.faults.end(name)
         self._stage.thaw(name)
+
+    def status(self) -> dict[str, Any]:
+        """State, fault and truth at the electrode now, for the control channel."""
+        return {
+            "state": self.firmware.state.name,
+            "fault": self.firmware.fault.name.lower(),
+            "relay_closed": self.relay_closed,
+            "current_ua": self.current_ua,
+            "peak_ua": self.meter.peak_ua,
+            "charge_uc": self.meter.charge_uc,
+            "boot_count": self.boot_count,
+            "faults": self.faults.names,
+        }
 
     # ---- one grid point
 

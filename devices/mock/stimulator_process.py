@@ -31,7 +31,7 @@ import tty
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
@@ -91,7 +91,7 @@ def run(settings: ProcessSettings, announce: Callable[[str], None] = print) -> i
     PathError
         If the meter file, the link or the socket cannot be made.
     """
-    rig = _Rig(settings, announce)
+    rig = Rig(settings, announce)
     try:
         rig.serve()
     finally:
@@ -99,8 +99,41 @@ def run(settings: ProcessSettings, announce: Callable[[str], None] = print) -> i
     return 0
 
 
-class _Rig:
-    """The pty, the model, the meter file and the control channel, and the loop that turns them."""
+class EmulatedDevice(Protocol):
+    """What turns in the rig: bytes in, bytes out, on a time base of its own."""
+
+    def receive(self, data: bytes, t_ns: int) -> None:
+        """Take bytes from the host that have arrived at `t_ns`."""
+        ...
+
+    def advance(self, t_ns: int) -> None:
+        """Let time run up to `t_ns`."""
+        ...
+
+    def take_output(self) -> bytes:
+        """Bytes that have left the device up to now."""
+        ...
+
+    def inject(self, fault: faults.Injection) -> int:
+        """Put a fault in force; returns when, ns."""
+        ...
+
+    def clear(self, name: str) -> None:
+        """End a fault."""
+        ...
+
+    def status(self) -> Answer:
+        """What it is and does now, for whoever asks over the control channel."""
+        ...
+
+
+class Rig:
+    """The pty, the model, the meter file and the control channel, and the loop that turns them.
+
+    Another device on another transport is a subclass that replaces what deals with the line, and `_make_model`.
+    """
+
+    vocabulary = FAULTS
 
     def __init__(self, settings: ProcessSettings, announce: Callable[[str], None]) -> None:
         self._settings = settings
@@ -112,13 +145,8 @@ class _Rig:
         self._clients: dict[int, tuple[socket.socket | None, bytearray]] = {}
         self._listener: socket.socket | None = None
         self._file: MeterFile | None = None
-        # The process keeps its own end of the host's side open: a host that closes then never looks like a
-        # hang-up.
-        self._master, self._slave = pty.openpty()
         self._plugged = True
-        self.port = os.ttyname(self._slave)
-        tty.setraw(self._slave)
-        os.set_blocking(self._master, False)
+        self.port = self._open_line()
         try:
             if settings.meter is not None:
                 self._file = MeterFile(settings.meter)
@@ -131,13 +159,12 @@ class _Rig:
             ) from error
         self._start_ns = self._last_ns = self._clock.now_ns()
         meter = Meter(self._start_ns, self._file)
-        self._model = StimulatorModel(self._start_ns, settings.seed, settings.body, meter=meter)
+        self._model = self._make_model(meter)
         for fault in settings.faults:
             self._model.inject(fault)
 
     def serve(self) -> None:
         """Step the device in real time until told to end."""
-        self._poll.register(self._master, select.POLLIN)
         wake_r, wake_w = os.pipe()
         os.set_blocking(wake_w, False)
         self._poll.register(wake_r, select.POLLIN)
@@ -175,12 +202,14 @@ class _Rig:
     def _unplug(self) -> None:
         if self._plugged:
             self._plugged = False
-            os.close(self._master)
-            os.close(self._slave)
+            self._close_line()
+
+    def _make_model(self, meter: Meter) -> EmulatedDevice:
+        return StimulatorModel(self._start_ns, self._settings.seed, self._settings.body, meter=meter)
 
     def _turn(self) -> None:
         ready = [descriptor for descriptor, _ in self._poll.poll(WAKE_MS)]
-        data = self._read_host() if self._plugged and self._master in ready else b""
+        data = self._read_host(ready) if self._plugged else b""
         now_ns = self._clock.now_ns()
         self._deliver(data, now_ns)
         self._model.advance(now_ns)
@@ -209,7 +238,24 @@ class _Rig:
 
     # ---- the line
 
-    def _read_host(self) -> bytes:
+    def _open_line(self) -> str:
+        """Get hold of the line; returns what goes into ``device.port``."""
+        # The process keeps its own end of the host's side open: a host that closes then never looks like a
+        # hang-up.
+        self._master, self._slave = pty.openpty()
+        tty.setraw(self._slave)
+        os.set_blocking(self._master, False)
+        self._poll.register(self._master, select.POLLIN)
+        return os.ttyname(self._slave)
+
+    def _close_line(self) -> None:
+        self._poll.unregister(self._master)
+        os.close(self._master)
+        os.close(self._slave)
+
+    def _read_host(self, ready: list[int]) -> bytes:
+        if self._master not in ready:
+            return b""
         try:
             return os.read(self._master, 65_536)
         except BlockingIOError:
@@ -319,7 +365,7 @@ class _Rig:
         try:
             match word:
                 case "inject":
-                    fault = faults.parse(rest)
+                    fault = faults.parse(rest, self.vocabulary)
                     return {"ok": True, "fault": fault.spec.name, "t_ns": self._model.inject(fault)}
                 case "clear":
                     self._model.clear(rest.strip())
@@ -327,8 +373,6 @@ class _Rig:
                 case "status":
                     return self._status()
                 case "unplug":
-                    if self._plugged:
-                        self._poll.unregister(self._master)
                     self._unplug()
                     return {"ok": True, "t_ns": self._last_ns}
                 case "quit":
@@ -342,20 +386,8 @@ class _Rig:
         }
 
     def _status(self) -> Answer:
-        model = self._model
-        return {
-            "ok": True,
-            "t_ns": self._last_ns,
-            "uptime_s": (self._last_ns - self._start_ns) / NS_PER_S,
-            "state": model.firmware.state.name,
-            "fault": model.firmware.fault.name.lower(),
-            "relay_closed": model.relay_closed,
-            "current_ua": model.current_ua,
-            "peak_ua": model.meter.peak_ua,
-            "charge_uc": model.meter.charge_uc,
-            "boot_count": model.boot_count,
-            "faults": model.faults.names,
-        }
+        uptime_s = (self._last_ns - self._start_ns) / NS_PER_S
+        return {"ok": True, "t_ns": self._last_ns, "uptime_s": uptime_s, **self._model.status()}
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self._ending = True

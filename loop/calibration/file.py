@@ -18,6 +18,9 @@ from loop.events import Layout, SourceInfo
 from loop.readout import Readout
 
 VERSION: Final = 1
+# The verdict on a calibration that is still being made.
+DRAFT: Final = "draft"
+DO_NOT_GO_ON: Final = "do not go on"
 MAX_BYTES: Final = 16_000_000
 
 Float64s = npt.NDArray[np.float64]

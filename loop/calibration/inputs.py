@@ -1,14 +1,18 @@
-"""What a calibration is made from: the inputs of a recording, or of a session without current, played twice."""
+"""What a calibration is made from: the inputs of recordings, or of sessions without current, played twice."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from devices.units import NS_PER_S
 from loop.calibration.errors import CalibrationError
 from loop.events import Chunk, Input, Layout, Marker, Playback, SegmentStart, SourceInfo
 from loop.markers import canonical
@@ -16,6 +20,8 @@ from loop.reader import Session
 from loop.redrive import samples_of
 
 _BLOCK_S: Final = 0.5
+# Between recordings that are played one after the other: longer than any event's windows.
+_BETWEEN_NS: Final = 10 * NS_PER_S
 Float64s = npt.NDArray[np.float64]
 
 
@@ -70,6 +76,51 @@ def take_of_session(path: str | Path) -> Take:
                     yield event
 
     return Take(segments[0].layout, segments[0].source, play)
+
+
+def joined(takes: Sequence[Take]) -> Take:
+    """Several recordings of one layout as one, each a segment of its own, one after the other.
+
+    Raises
+    ------
+    CalibrationError
+        If their layouts differ.
+    """
+    first, *others = takes
+    for other in others:
+        if other.layout.digest != first.layout.digest:
+            raise CalibrationError(
+                f"{other.source.path or other.source.identity}: its channels, units or rate are not those of "
+                f"{first.source.path or first.source.identity}; calibrate on recordings of one cap"
+            )
+    if not others:
+        return first
+
+    def play() -> Iterator[Input]:
+        segment, shift_ns, samples = 0, 0, 0
+        for take in takes:
+            end_ns, n = shift_ns, 0
+            for event in take.play():
+                t_ns = event.t_ns + shift_ns
+                match event:
+                    case SegmentStart():
+                        segment += 1
+                        yield msgspec.structs.replace(event, t_ns=t_ns, segment=segment)
+                    case Marker():
+                        yield msgspec.structs.replace(event, t_ns=t_ns, stamp_ns=event.stamp_ns + shift_ns)
+                    case Chunk():
+                        stamps_ns = event.stamps_ns + shift_ns
+                        yield replace(event, t_ns=t_ns, segment=segment, first=samples + event.first, stamps_ns=stamps_ns)
+                        end_ns, n = max(t_ns, int(stamps_ns[-1])), event.first + len(stamps_ns)
+            shift_ns, samples = end_ns + _BETWEEN_NS, samples + n
+
+    source = msgspec.structs.replace(
+        first.source,
+        identity=" + ".join(take.source.identity for take in takes),
+        path=" + ".join(take.source.path for take in takes),
+        sha256=hashlib.sha256("".join(take.source.sha256 for take in takes).encode()).hexdigest(),
+    )
+    return Take(first.layout, source, play)
 
 
 def rest_uv(take: Take, rename: dict[str, str]) -> Float64s:

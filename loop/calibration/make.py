@@ -77,7 +77,7 @@ def make(take: Take, config: Config, today: dt.date, versions: dict[str, str], s
         rest=rest,
         readout=None,
         quality={},
-        verdict="draft",
+        verdict=file.DRAFT,
         notes=(),
         source=take.source,
         config=configuration.encode(config).decode(),
@@ -96,7 +96,7 @@ def make(take: Take, config: Config, today: dt.date, versions: dict[str, str], s
         readout = plugin.fit(names, features, outcomes)
     except ReadoutError as error:
         problem = f"no readout: {error}"
-    quality, verdict, notes = judge(rest, readout, features, problem)
+    quality, verdict, notes = judge(rest, readout, features, problem, plugin.target)
     calibration = Calibration(
         **{
             **{name: getattr(draft, name) for name in draft.__struct_fields__},
@@ -110,7 +110,7 @@ def make(take: Take, config: Config, today: dt.date, versions: dict[str, str], s
 
 
 def judge(
-    rest: Rest, readout: Readout | None, features: Float64s, problem: str
+    rest: Rest, readout: Readout | None, features: Float64s, problem: str, target: str
 ) -> tuple[dict[str, float], str, tuple[str, ...]]:
     """Figures, a verdict (``go on``, ``go on with care``, ``do not go on``) and the reasons for it.
 
@@ -122,7 +122,7 @@ def judge(
     reasons: list[str] = []
     invalid = float(np.isnan(features).any(axis=1).mean()) if len(features) else 1.0
     quality["invalid_share"] = invalid
-    if invalid > _MOST_INVALID:
+    if len(features) and invalid > _MOST_INVALID:
         doubts.append(f"{100 * invalid:.0f} % of the outcomes were disturbed: look after impedances, neck and jaw")
     sensitivity = quality.get("relative_sensitivity")
     if sensitivity is not None and sensitivity < _GOOD_SENSITIVITY:
@@ -134,14 +134,14 @@ def judge(
         low, high = (math.tanh(math.atanh(readout.r_cv) + side * reach) for side in (-1.0, 1.0))
         quality |= {"r_cv": readout.r_cv, "r_cv_low": low, "r_cv_high": high, "trials": float(readout.n_trials)}
         sentence = (
-            f"on trials it was not fitted on, the readout follows the told error with r {readout.r_cv:.2f} "
+            f"on trials it was not fitted on, the readout follows {target} with r {readout.r_cv:.2f} "
             f"(95 % interval {low:.2f} to {high:.2f}, {readout.n_trials} trials)"
         )
         if low > 0.0:
             facts.append(sentence)
         else:
             reasons.append(f"{sentence}: it may know nothing, and a closed loop would follow noise")
-    verdict = "do not go on" if reasons else "go on with care" if doubts else "go on"
+    verdict = file.DO_NOT_GO_ON if reasons else "go on with care" if doubts else "go on"
     return quality, verdict, (*reasons, *doubts, *facts)
 
 

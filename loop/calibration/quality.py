@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 
 from loop.calibration.errors import CalibrationError
 from loop.calibration.make import Made
+from loop.estimators import registry
+from loop.estimators.protocol import Plugin
 from loop.montage import standard_label
 
 Float64s = npt.NDArray[np.float64]
@@ -26,7 +28,7 @@ _FIGURES: Final = {
     "relative_sensitivity": "sensitivity left by pads and bad channels (1: none lost)",
     "invalid_share": "share of disturbed outcomes",
     "trials": "trials the readout rests on",
-    "r_cv": "readout against the told error, on trials it was not fitted on: r",
+    "r_cv": "readout against what it shall follow, on trials it was not fitted on: r",
     "r_cv_low": "… 95 % interval from",
     "r_cv_high": "… to",
     "equal_nam": "source that equals the output at rest, nAm",
@@ -63,7 +65,8 @@ def page_of(made: Made, path: Path) -> Path:
     )
     bad = "".join(f"<li>{html.escape(name)}: {html.escape(why)}</li>" for name, why in calibration.rest.bad.items())
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in calibration.notes)
-    pictures = [_patterns(made), _spectra(made), _trials(made)]
+    plugin = registry.find(calibration.estimator)
+    pictures = [_patterns(made), _spectra(made), _trials(made, plugin)]
     text = f"""<!doctype html><html lang="en"><meta charset="utf-8">
 <title>calibration of {html.escape(calibration.participant)}</title>
 <style>body{{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}}td{{padding:0 1em 0 0}}img{{max-width:100%}}
@@ -75,8 +78,7 @@ Left out on demand: {html.escape(", ".join(calibration.excluded) or "nothing")}.
 <ul>{notes}</ul>{f"<p>Channels found bad:</p><ul>{bad}</ul>" if bad else ""}
 {"".join(f'<p><img alt="{alt}" src="data:image/png;base64,{data}"></p>' for alt, data in pictures if data)}
 <table>{rows}</table>
-<p>The index is a posterior-fossa prediction-error index: a number from scalp EEG. It does not measure the cerebellum.
-Research use only.</p></html>
+<p>{html.escape(plugin.claim)} Research use only.</p></html>
 """
     try:
         path.write_text(text, encoding="utf-8")
@@ -152,15 +154,16 @@ def _spectra(made: Made) -> tuple[str, str]:
     return "spectra of the filtered rest", _png(figure)
 
 
-def _trials(made: Made) -> tuple[str, str]:
-    """Index against the told error, trial by trial."""
+def _trials(made: Made, plugin: Plugin) -> tuple[str, str]:
+    """Index against what it shall follow, trial by trial."""
     readout = made.calibration.readout
     if readout is None:
         return "trials", ""
+    target = plugin.target_of(made.outcomes)
     points = [
-        (abs(one.intensity - one.told), readout.apply(row.tolist()))
-        for one, row in zip(made.outcomes, made.features, strict=True)
-        if one.told is not None and np.isfinite(row).all()
+        (value, readout.apply(row.tolist()))
+        for value, row in zip(target.tolist(), made.features, strict=True)
+        if np.isfinite(value) and np.isfinite(row).all()
     ]
     if not points:
         return "trials", ""
@@ -170,5 +173,5 @@ def _trials(made: Made) -> tuple[str, str]:
     axes.plot(error, value, ".", alpha=0.6)
     line = np.array([0.0, 1.0])
     axes.plot(line, readout.b0 + readout.b1 * line, "k-", linewidth=1)
-    axes.set(xlabel="told error |outcome − expectation|", ylabel="E", title="points: fitted on them; line: holds on new trials")
-    return "index against the told error, with the line that holds on trials the readout was not fitted on", _png(figure)
+    axes.set(xlabel=plugin.target, ylabel="E", title="points: fitted on them; line: holds on new trials")
+    return f"index against {plugin.target}, with the line that holds on trials the readout was not fitted on", _png(figure)

@@ -23,6 +23,10 @@ class PosteriorFossa:
 
     name: Final = KIND
     summary: Final = "log band power over the posterior fossa against an adaptive forward model (theta, beta; left, right)"
+    target: Final = "the told error"
+    claim: Final = (
+        "The index is a posterior-fossa prediction-error index: a number from scalp EEG. It does not measure the cerebellum."
+    )
     needs_calibration: Final = False
 
     def build(self, config: Config, layout: Layout, calibration: Calibration | None) -> Estimator:
@@ -35,10 +39,13 @@ class PosteriorFossa:
 
         return learn_rest(config, layout, rest_uv)
 
+    def target_of(self, outcomes: Sequence[KnownOutcome]) -> Float64s:
+        """The error's size where the expectation was told."""
+        return np.array([np.nan if one.told is None else abs(one.intensity - one.told) for one in outcomes])
+
     def fit(self, names: Sequence[str], features: Float64s, outcomes: Sequence[KnownOutcome]) -> Readout:
         """Ridge readout against the error's size where the expectation was told (K9). Raises ReadoutError."""
-        target = np.array([np.nan if one.told is None else abs(one.intensity - one.told) for one in outcomes])
-        return fit_readout(names, features, target)
+        return fit_readout(names, features, self.target_of(outcomes))
 
 
 PLUGIN: Final = PosteriorFossa()

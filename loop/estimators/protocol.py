@@ -110,12 +110,18 @@ class Plugin(Protocol):
         As `estimator.kind` in the configuration names it.
     summary : str
         One line for ``cereloop estimators``.
+    target : str
+        What the readout follows, in words that fit into "the readout follows ...".
+    claim : str
+        A sentence or two on what the index is, and what it is not; for whoever reads its pages.
     needs_calibration : bool
         Whether `build` refuses to work without one.
     """
 
     name: str
     summary: str
+    target: str
+    claim: str
     needs_calibration: bool
 
     def build(self, config: Config, layout: Layout, calibration: Calibration | None) -> Estimator:
@@ -145,6 +151,10 @@ class Plugin(Protocol):
         CalibrationError
             If there is too little to learn from.
         """
+        ...
+
+    def target_of(self, outcomes: Sequence[KnownOutcome]) -> Float64s:
+        """What the readout shall follow, as a number for each outcome, in order; NaN where it teaches nothing."""
         ...
 
     def fit(self, names: Sequence[str], features: Float64s, outcomes: Sequence[KnownOutcome]) -> Readout:

@@ -20,11 +20,12 @@ from loop.estimators.protocol import Plugin
 GROUP: Final = "cereloop.estimators"
 BUILT_IN: Final = {
     "posterior_fossa": "loop.estimators.posterior_fossa",
+    "event_readout": "loop.estimators.event_readout",
 }
 
 # As the configuration's `estimator.kind` can name it.
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
-_VERBS: Final = ("build", "learn_rest", "fit")
+_VERBS: Final = ("build", "learn_rest", "target_of", "fit")
 # What somebody else's module can raise while it is loaded, short of ending the process.
 _BROKEN: Final = (
     ImportError, SyntaxError, NameError, AttributeError, LookupError, TypeError, ValueError, ArithmeticError, AssertionError,
@@ -102,17 +103,18 @@ def _load(point: EntryPoint, points: list[EntryPoint]) -> tuple[Plugin | None, s
         return None, f"{', '.join(map(_origin, others))} registers the same name; uninstall one of them"
     try:
         plugin = point.load()
-        problem = _shortcomings(point.name, plugin)
+        problem = shortcomings(point.name, plugin)
     except _BROKEN as error:
         words = str(error).strip().splitlines()
         return None, f"it fails to load ({type(error).__name__}{': ' + words[0] if words else ''})"
     return (None, problem) if problem else (cast("Plugin", plugin), "")
 
 
-def _shortcomings(name: str, plugin: Any) -> str:
+def shortcomings(name: str, plugin: Any) -> str:
+    """Why an object cannot be used as the plug-in of this name, in words; empty where it can."""
     if isinstance(plugin, type):
         return f"its entry point names the class {plugin.__name__}; name an instance of it"
-    for attribute, kind in (("name", str), ("summary", str), ("needs_calibration", bool)):
+    for attribute, kind in (("name", str), ("summary", str), ("target", str), ("claim", str), ("needs_calibration", bool)):
         if not isinstance(getattr(plugin, attribute, None), kind):
             return f"`{attribute}` is missing or no {kind.__name__}; see loop.estimators.protocol.Plugin"
     missing = [verb for verb in _VERBS if not callable(getattr(plugin, verb, None))]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from devices.mock.patient import Patient, TrialTruth
+from devices.mock.background import Background
+from devices.mock.patient import OffsetTruth, Patient, TrialTruth
 from devices.mock.patient_settings import PatientSettings
+from devices.mock.task import with_text
 from loop.config import Config, ConfigError
 from loop.events import Block, Layout, SourceInfo
 
@@ -18,19 +20,31 @@ class PatientPlayback:
     ----------
     settings : PatientSettings
         Who is simulated.
+    background : Background, optional
+        Ongoing activity made before, for patients who share it; the samples are the same without.
 
     Attributes
     ----------
     layout : Layout
         The simulated cap, in microvolts.
     info : SourceInfo
-        Always simulated; its identity is the settings as JSON, from which the patient can be made again.
+        Always simulated; its identity is the settings as JSON, from which the patient can be made again: a task of the user's
+        own is in it, not only its path.
     n_samples : int
         Length of the session.
+
+    Raises
+    ------
+    ConfigError
+        If the settings cannot be played: an unknown electrode, a task that cannot be used, a background of another patient.
     """
 
-    def __init__(self, settings: PatientSettings) -> None:
-        self._patient = Patient(settings)
+    def __init__(self, settings: PatientSettings, background: Background | None = None) -> None:
+        try:
+            settings = with_text(settings)
+            self._patient = Patient(settings, background)
+        except ValueError as error:
+            raise ConfigError(f"table `patient`: {error}") from error
         n_channels = len(settings.labels)
         self.layout = Layout(
             labels=settings.labels,
@@ -52,6 +66,11 @@ class PatientPlayback:
     def truth(self) -> tuple[TrialTruth, ...]:
         """What was true in each trial so far; for judging estimates, never for making them."""
         return tuple(self._patient.truth)
+
+    @property
+    def offsets(self) -> tuple[OffsetTruth, ...]:
+        """What was true at each end of heat so far."""
+        return tuple(self._patient.offsets)
 
     def read(self, n: int, current_ua: float) -> Block | None:
         """The next samples.

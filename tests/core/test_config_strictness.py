@@ -298,3 +298,13 @@ def test_two_hundred_damaged_configs_load_or_are_refused_in_one_line(tmp_path: P
             refused += 1
     assert loaded + refused == 200
     assert refused > 100
+
+
+def test_a_built_in_drivers_own_table_is_checked_with_the_configuration() -> None:
+    assert "key `device.mode` is 'peak'; driver reference has lease" in refusal("device.driver=reference", "device.mode=peak")
+    assert "unknown key `device.options.gain`" in refusal("device.options={gain = 1.0}")
+
+
+def test_the_record_of_a_session_is_read_without_its_drivers_package() -> None:
+    loaded = configured("device.driver=not_installed", "device.options={gain_ma_per_v = 1.5, map = {a = 1}, channels = [1, 2]}")
+    assert config.decode(config.encode(loaded)) == loaded

@@ -21,8 +21,10 @@ REST = [(0, "BLOCK/R/START"), (90 * NS_PER_S, "BLOCK/R/END")]
 RATED = [(5000 * NS_PER_S, "RATE/PAIN/40")]
 
 
-def judged(marks: list[tuple[int, str]], *, implied: bool = False, rename: dict[str, str] | None = None) -> list[Finding]:
-    return check_markers(marks, rename or {}, GRADES, implied=implied)
+def judged(
+    marks: list[tuple[int, str]], *, implied: bool = False, rename: dict[str, str] | None = None, **more: str
+) -> list[Finding]:
+    return check_markers(marks, rename or {}, GRADES, implied=implied, **more)
 
 
 def missing(marks: list[tuple[int, str]], **more: bool) -> str:
@@ -33,6 +35,15 @@ def test_a_whole_recording_lacks_nothing() -> None:
     found = judged(REST + trials(30) + RATED)
     assert [one for one in found if one.state != "ok"] == []
     assert {one.use for one in found} == {"replay", "closed loop", "timing", "calibration", "harm guard"}
+
+
+def test_an_event_readout_needs_both_kinds_and_nothing_else() -> None:
+    few = judged(trials(30), estimator="event_readout")
+    wanted = "30 STIM/NOX and 0 STIM/INN; a discriminant needs 10 of each and 40 in all; several recordings can be joined"
+    assert [one.detail for one in few if one.use == "calibration"] == [wanted]
+    enough = judged(trials(30) + trials(30, stimulus="STIM/INN/0"), estimator="event_readout")
+    assert [(one.state, one.detail) for one in enough if one.use == "calibration"] == [("ok", "30 STIM/NOX and 30 STIM/INN")]
+    assert [one for one in judged(trials(30), estimator="somebodys") if one.use == "calibration"] == []
 
 
 def test_each_thing_that_is_missing_is_named_with_what_is_wanted() -> None:

@@ -26,9 +26,10 @@ TABLE = [
     ("STIM/NOX/999", "outcome", "NOX", "", 1.0),
     ("STIM/INN/40", "outcome", "INN", "", 0.0),
     ("STIM/OMIT", "outcome", "OMI", "", 0.0),
+    ("STIM_OFF", "offset", None, "", 0.0),
 ]
 OTHER = [
-    "SESSION/START", "BLOCK/A/END", "TRIAL/12", "STIM_OFF", "TRAIN/3/reg", "RATE/PAIN/101", "RATE/EXPECT/70", "RESP/AWARE/1",
+    "SESSION/START", "BLOCK/A/END", "TRIAL/12", "TRAIN/3/reg", "RATE/PAIN/101", "RATE/EXPECT/70", "RESP/AWARE/1",
     "TDCS/ARM", "TDCS/RAMP_UP/1", "GATE/ON/9.1/.3", "IMP/4.2", "ART/BLINK/ON", "NOTE/CUE/H", "",
     "cue/h", "CUE/H ", "CUE/X", "CUE/P75", "CUE/P75/I4", "CUE/P1000/I1", "CUE/P101/I1",
     "STIM/NOX", "STIM/NOX/-1", "STIM/NOX/5.5",

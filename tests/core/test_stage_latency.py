@@ -15,6 +15,10 @@ from loop.stage_latency import StageLatency, envelope_lag_s, group_delay_s, stag
 THETA_HZ, BETA_HZ = 28.0**0.5, 420.0**0.5
 
 
+# What the demonstration has shortened, as a study would have it.
+STUDY = ("stimulation.hold_s=60", "gate.sense_s=60", "policy.min_outcomes=10")
+
+
 def preset(name: str, *overrides: str) -> Config:
     return configuration.load(preset_path(name), overrides)
 
@@ -50,7 +54,7 @@ def test_group_delay_is_the_slope_of_the_phase() -> None:
 
 
 def test_a_live_configuration_stage_by_stage() -> None:
-    stages = stage_latencies(preset("live-mock"))
+    stages = stage_latencies(preset("live-mock", *STUDY))
     delays = named(stages)
     assert delays["theta: band filter"] == pytest.approx(0.106, abs=0.001)
     assert delays["theta: high-pass and notch"] == pytest.approx(0.008, abs=0.002)
@@ -78,8 +82,8 @@ def test_sums_count_nothing_twice() -> None:
 
 
 def test_the_configuration_changes_what_it_names() -> None:
-    base = named(stage_latencies(preset("live-mock")))
-    other = preset("live-mock", "stimulation.ramp_s=25", "policy.min_outcomes=20", "estimator.warmup_s=4")
+    base = named(stage_latencies(preset("live-mock", *STUDY)))
+    other = preset("live-mock", *STUDY, "stimulation.ramp_s=25", "policy.min_outcomes=20", "estimator.warmup_s=4")
     changed = named(stage_latencies(other))
     moved = {name: changed[name] - base[name] for name in base if changed[name] != base[name]}
     assert moved == pytest.approx({"ramp": 5.0, "evidence": 110.0, "warm-up": 1.0, "decision → full current": 5.0})
@@ -90,6 +94,9 @@ def test_what_does_not_apply_is_left_out() -> None:
     assert "ramp" not in replayed
     assert "transport" not in replayed
     assert replayed["outcome → index"] == pytest.approx(0.70 + replayed["chunk"])
+    event = named(stage_latencies(preset("simulate", "estimator.kind='event_readout'")))
+    assert event["waveform: end of window"] == 0.7
+    assert event["outcome → index"] > 0.7
     foreign = named(stage_latencies(preset("simulate", "estimator.kind='other'")))
     assert "outcome → index" not in foreign
     assert "theta: envelope" not in foreign

@@ -166,7 +166,8 @@ def test_simulated_input_never_arms_hardware() -> None:
             "anodal",
             "neither a lease nor a watchdog",
         ),
-        (dict(unipolar=True), "cathodal", "unipolar"),
+        (dict(unipolar=True), "cathodal", "unipolar, its leads give anodal current"),
+        (dict(unipolar=True, leads="cathodal"), "anodal", "unipolar, its leads give cathodal current"),
     ],
 )
 def test_an_unfit_device_is_never_armed(changes: dict[str, bool], polarity: str, why: str) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from guard_doubles import make_settings
-from guard_rig import CLOCK, Engine, GuardProcess, MockDevice, short_directory
+from guard_rig import CLOCK, PATIENCE_S, ROOT, Engine, GuardProcess, MockDevice, short_directory
 
 from devices import guard_process, link
 from devices.guard_state import ExitCode
@@ -316,3 +320,43 @@ def test_no_stream_socket_is_served(shared_device: MockDevice, start: Start) -> 
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stranger, pytest.raises(OSError, match="rotocol"):
         stranger.connect(str(guard.socket))
     assert not engine.client.closed
+
+
+BARE = """
+import msgspec
+from devices.driver import Driver, NoOptions
+from devices.reference import CAPABILITIES, ReferenceStimulator, SerialWire
+
+BARE = msgspec.structs.replace(CAPABILITIES, self_expiring_lease=False, hardware_watchdog=False, host_timeout_s=0.0)
+
+class Bare(ReferenceStimulator):
+    capabilities = BARE
+
+DRIVER = Driver(name="lab", summary="a lab's", modes={"bare": "nothing ends it"}, options=NoOptions,
+                capabilities=lambda mode, options: BARE, build=lambda mode, port, options: Bare(SerialWire(port)))
+"""
+
+
+def test_anothers_driver_in_a_mode_that_nothing_ends_is_refused_in_one_sentence(
+    tmp_path: Path, shared_device: MockDevice
+) -> None:
+    info = tmp_path / "labware-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: labware\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[cereloop.devices]\nlab = labware:DRIVER\n")
+    (tmp_path / "labware.py").write_text(BARE)
+    settings = make_settings(driver="lab", port=shared_device.port)
+    settings = msgspec.structs.replace(settings, device=msgspec.structs.replace(settings.device, mode="bare"))
+    path = tmp_path / "settings.json"
+    path.write_bytes(encode(settings))
+    with short_directory() as directory:
+        done = subprocess.run(
+            [sys.executable, "-m", "devices.guard_process", "--settings", str(path), "--socket", str(directory / "s")],
+            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, timeout=PATIENCE_S,
+            check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == (
+        "cereloop guard: reference stimulator, emulated has neither a lease nor a watchdog in mode bare: a dead guard would "
+        "leave current on, so no loop may drive it\n"
+    )

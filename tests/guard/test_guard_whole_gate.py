@@ -123,7 +123,7 @@ def test_an_engine_that_wants_less_ends_the_gate_that_runs() -> None:
         (
             {},
             replace(CAPABILITIES, self_expiring_lease=False, hardware_watchdog=False),
-            "double has neither a lease nor a watchdog: a dead guard would leave current on",
+            "double has neither a lease nor a watchdog: a dead guard would leave current on, so no loop may drive it",
         ),
     ],
 )

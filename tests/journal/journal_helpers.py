@@ -14,6 +14,7 @@ from devices.clock import VirtualClock
 from devices.units import NS_PER_MS
 from loop.events import (
     Chunk,
+    CouplingEpoch,
     Decision,
     Device,
     Features,
@@ -29,6 +30,7 @@ from loop.events import (
     SegmentStart,
     Setup,
     SourceInfo,
+    StimulusEnd,
     Tick,
     ToGuard,
 )
@@ -90,6 +92,30 @@ def outcome(event: int, sample: int) -> Outcome:
         excess=0.5,
         evidence=event * 0.5,
         reason="",
+        cue="P75/I2",
+        intensity=1.0,
+        told=0.75,
+        d_rescorla_wagner=0.25,
+        d_kalman=0.25,
+        d_ehgf=0.25,
+        kalman_nis=0.5,
+        fused=0.3,
+        fused_sd=0.1,
+    )
+
+
+def stimulus_end(event: int, sample: int) -> StimulusEnd:
+    """The end of a stimulus at `sample`, decided 30 samples later."""
+    return StimulusEnd(
+        t_ns=sample * NS_PER_MS,
+        event=event,
+        text="STIM_OFF",
+        sample=sample,
+        decided_sample=sample + 30,
+        features=(1.5, None, -2.25),
+        invalid=0.0,
+        index=0.75,
+        reason="",
     )
 
 
@@ -150,7 +176,10 @@ def session_steps(n: int) -> Steps:
         if number % 15 == 7:
             yield Marker(t_ns=t_ns, stamp_ns=t_ns - 5 * NS_PER_MS, text="STIM/NOX/2"), []
         if number == 11:
-            yield Tick(t_ns=t_ns + 5), [Incident(t_ns=t_ns, name="gap", detail="3 samples", answer="restart")]
+            more: list[Output] = [Incident(t_ns=t_ns, name="gap", detail="3 samples", answer="restart")]
+            more.append(stimulus_end(1, number * 20 - 30))
+            more.append(CouplingEpoch(t_ns=t_ns, sample=number * 20 - 200, imaginary=(0.5, -0.25)))
+            yield Tick(t_ns=t_ns + 5), more
 
 
 def write_session(path: Path, n: int = 60, *, store_samples: bool = True, rows_a_commit: int = 64) -> Path:

@@ -309,3 +309,14 @@ def test_bytes_that_are_no_frame_are_refused_or_wait(junk: bytes) -> None:
     except JournalError:
         return
     assert found is None or len(found[1]) <= len(junk)
+
+
+def test_an_outcome_without_the_later_fields_can_still_be_read() -> None:
+    body = {
+        "kind": "outcome", "t_ns": 7, "event": 1, "text": "STIM/NOX/100", "sample": 1, "decided_sample": 2,
+        "features": [1.0, None], "invalid": 0.0, "index": 0.5, "surprise": 0.5, "expected": None,
+        "excess": None, "evidence": 0.0, "reason": "early",
+    }  # fmt: skip
+    found = decode(Row(7, "outcome", msgspec.json.encode(body), None))
+    assert isinstance(found, events.Outcome)
+    assert (found.cue, found.intensity, found.d_kalman, found.fused) == ("", None, None, None)

@@ -193,6 +193,8 @@ def test_plain_sqlite_reads_every_view(path: Path) -> None:
             "features": 60,
             "setups": 1,
             "outcomes": 6,
+            "stimulus_ends": 1,
+            "coupling": 1,
             "decisions": 3,
             "gates": 3,
             "incidents": 1,

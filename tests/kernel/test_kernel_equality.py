@@ -30,6 +30,12 @@ SWITCHES = ["regress_muscle", "use_basis", "use_forward_model", "use_innovation"
 quick = settings(deadline=None, max_examples=50, suppress_health_check=list(HealthCheck))
 
 
+def watching(streams: list[int], n_learned: int) -> dict[str, Any]:
+    """Event features of these streams; those that are not learned are auxiliary."""
+    windows = np.array([[3, 8], [3, 8], [2, 5], [2, 5], [-2, 1]])[: len(streams)]
+    return {"n_learned": n_learned, "event_stream": np.array(streams), "windows": windows}
+
+
 @st.composite
 def sessions(draw: st.DrawFn) -> tuple[KernelParams, Any, Any, Any]:
     """Parameters, a recording with all that can be wrong with one, exclusions and impulses."""
@@ -57,7 +63,8 @@ def sessions(draw: st.DrawFn) -> tuple[KernelParams, Any, Any, Any]:
         freeze_channels=np.flatnonzero([draw(st.booleans()), draw(st.booleans())]),
         freeze_ticks=draw(st.sampled_from([0, 9, 41])),
         **dict.fromkeys(draw(st.sets(st.sampled_from(SWITCHES))), False),
-        n_learned=4,
+        **draw(st.sampled_from([watching([0, 1, 2, 3], 4), watching([5, 0, 5, 2, 0], 0), watching([4, 1], 3)])),
+        linear=rng.random(5) < draw(st.sampled_from([0.0, 0.5, 1.0])),
         learning_rate=draw(st.sampled_from([0.0, 0.005, 0.5])),
         variance_rate=draw(st.sampled_from([0.01, 0.5])),
         warmup_samples=draw(st.sampled_from([0, 7, 40])),

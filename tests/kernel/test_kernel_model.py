@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernel_helpers import joined, make_params, plain_params, recording, run, same_bytes
+from kernel_helpers import IDENTITY, joined, make_params, plain_params, recording, run, same_bytes
+from padasip.filters import FilterNLMS
+from scipy.signal import lfilter
 
 from cext import EXCLUDED, MUSCLE, WARMUP, Kernel, KernelOverflowError
 
@@ -45,6 +47,40 @@ def test_nlms_by_hand(kind: type) -> None:
     np.testing.assert_allclose(out.frames[:, c["z"]].ravel(), [3.0, e2 / math.sqrt(5.0)], rtol=1e-9)
     np.testing.assert_allclose(out.frames[:, c["nu"]].ravel(), [9.0, e2 * e2 / 5.0], rtol=1e-9)
     np.testing.assert_allclose(kernel.learned[2], 2.5 + e2 * e2 / 2.0, rtol=1e-12)
+
+
+def test_nlms_equals_padasip(kind: type, capsys: pytest.CaptureFixture[str]) -> None:
+    """K6 over three time constants of two markers: predictions, errors and weights of FilterNLMS (eps = 1)."""
+    rng = np.random.default_rng(6)
+    n = 1500
+    taus, channels = np.array([0.1, 0.4, 0.05]), np.array([0, 0, 1])
+    params = plain_params(basis_channel=channels, basis_tau_s=taus, bias=0.3, learning_rate=0.05)
+    onsets = rng.random((n, 2)) < 0.05
+    kernel = kind(params)
+    marks = [[4 * tick, channel, -1] for tick, channel in np.argwhere(onsets).tolist()]
+    out = run(kernel, amplitudes(rng.normal(1.0, 1.0, n)), marks)
+
+    ages = np.arange(n)
+    decays = np.exp(-1.0 / (50.0 * taus))
+    phi = np.full((n, 4), 0.3)
+    for j, (tau, channel, decay) in enumerate(zip(taus, channels, decays, strict=True)):
+        kernel_j = (ages + 1) * decay**ages * math.e / (50.0 * tau)
+        phi[:, j] = np.convolve(onsets[:, channel], kernel_j)[:n]
+    theirs = FilterNLMS(n=4, mu=0.05, eps=1.0, w="zeros")
+    levels = out.frames[:, params.columns["L"]].ravel()
+    expected, errors = np.empty(n), np.empty(n)
+    for k in range(n):
+        expected[k] = theirs.predict(phi[k])
+        errors[k] = levels[k] - expected[k]
+        theirs.adapt(levels[k], phi[k])
+    most = max(
+        np.abs(out.frames[:, params.columns["Lhat"]].ravel() - expected).max(),
+        np.abs(out.frames[:, params.columns["e"]].ravel() - errors).max(),
+        np.abs(kernel.weights.ravel() - theirs.w).max(),
+    )
+    with capsys.disabled():
+        print(f"\nK6 against padasip FilterNLMS, {kind.__name__}: predictions, errors and weights {most:.1e}")
+    assert most <= 1e-12
 
 
 def test_the_forward_model_cancels_what_markers_predict(kind: type) -> None:
@@ -184,6 +220,36 @@ def test_event_feature_by_hand(kind: type) -> None:
     assert out.event_invalid.tolist() == [0.0]
     assert out.event_valid.tolist() == [1]
     np.testing.assert_allclose(out.event_features, [[12.0 - 0.5 * 1.5]], rtol=1e-12)
+
+
+def test_a_waveform_by_hand(kind: type) -> None:
+    """A linear chain is the last sample itself, sign and all; a feature of it needs nothing that is learned."""
+    values = np.array([1.0, -2.0, 4.0, 0.5, -3.0, 7.0, 5.0, 0.0, 0.0, 0.0])
+    params = plain_params(linear=[True], n_learned=0, event_stream=[0, 0], windows=[[1, 3], [3, 4]], baseline_weight=1.0)
+    kernel = kind(params)
+    out = run(kernel, np.repeat(values, 4)[:, None], [[12, -1, 77]])  # tick 3; baseline ticks 1 and 2
+    assert out.frames[:, params.columns["L"]].ravel().tolist() == values.tolist()
+    assert params.column_names(["W"]) == ["L.W", "nu", "muscle_z"]
+    assert out.event_features.tolist() == [[(-3.0 + 7.0) / 2 - 1.0, 5.0 - 1.0]]
+    assert out.event_valid.tolist() == [1]
+    assert kernel.weights.shape == (0, 2)
+
+
+def test_a_smoothed_waveform_equals_lfilter(kind: type) -> None:
+    params = plain_params(linear=[True], smoothing=[0.8], n_learned=0, event_stream=[0], windows=[[1, 3]])
+    x = recording(400, 1)
+    want = lfilter([0.2], [1.0, -0.8], x[:, 0])[3::4]
+    np.testing.assert_allclose(run(kind(params), x).frames[:, 0], want, rtol=1e-12)
+
+
+def test_features_of_learned_and_auxiliary_streams_side_by_side(kind: type) -> None:
+    """Of a learned stream its error, of an auxiliary one its level: here both are the same power."""
+    two = {"projection": np.ones((2, 1)), "sos": np.tile(IDENTITY, (2, 1, 1)), "n_sections": [0, 0], "smoothing": [0.0, 0.0]}
+    params = frozen(**two, pooling=np.eye(2), event_stream=[1, 0], windows=[[1, 3], [1, 3]], weights_start=[[0.0, 1.0]])
+    out = run(kind(params), amplitudes(LEVELS), [[12, -1, 77]])
+    level, error = out.event_features[0]
+    assert level == pytest.approx(12.0 - 0.5 * 1.5)
+    assert error == pytest.approx(level - 0.5 * params.bias)  # the model expects the bias; the baseline takes half
 
 
 def test_event_uses_valid_ticks_only(kind: type) -> None:

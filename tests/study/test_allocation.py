@@ -13,9 +13,10 @@ import pytest
 from study_sessions import study
 from typer.testing import CliRunner
 
-from loop import allocation, cli, cli_study, sealing
+from loop import allocation, cli, sealing
 from loop.sealing import SealError
 
+APP = cli._whole_app()
 ARMS = ("closed_loop", "sham", "yoked")
 
 
@@ -70,7 +71,6 @@ def test_entries_that_were_swapped_are_found(tmp_path: Path) -> None:
 
 @pytest.fixture
 def run() -> CliRunner:
-    cli_study.register(cli.app)
     return CliRunner()
 
 
@@ -79,13 +79,13 @@ def files(folder: Path) -> list[str]:
 
 
 def test_from_the_command_line_and_every_unblinding_is_logged_in_a_chain(tmp_path: Path, run: CliRunner) -> None:
-    made = run.invoke(cli.app, ["allocate", "pilot", "--arms", "closed_loop,sham", "--codes", "8", *files(tmp_path), "--json"])
+    made = run.invoke(APP, ["allocate", "pilot", "--arms", "closed_loop,sham", "--codes", "8", *files(tmp_path), "--json"])
     assert made.exit_code == 0, made.output
     codes = json.loads(made.stdout)["codes"]
     assert len(codes) == 8
     asked = ["unblind", str(tmp_path / "a.json"), "--key", str(tmp_path / "o.key"), "--json", "--who", "Roe", "--why", "event"]
-    told = [run.invoke(cli.app, [*asked, "--code", code]) for code in codes[:2]]
-    told.append(run.invoke(cli.app, [*asked, "--machine-key", str(tmp_path / "copy.key")]))
+    told = [run.invoke(APP, [*asked, "--code", code]) for code in codes[:2]]
+    told.append(run.invoke(APP, [*asked, "--machine-key", str(tmp_path / "copy.key")]))
     assert [one.exit_code for one in told] == [0, 0, 0]
     arms = json.loads(told[-1].stdout)["arms"]
     assert Counter(arms.values()) == {"closed_loop": 4, "sham": 4}
@@ -100,7 +100,7 @@ def test_what_cannot_be_logged_is_not_told(tmp_path: Path, run: CliRunner) -> No
     made = study(tmp_path)
     allocation.log_path(made.file).mkdir()
     asked = ["unblind", str(made.file), "--key", str(made.officer), "--who", "x", "--why", "y"]
-    told = run.invoke(cli.app, asked)
+    told = run.invoke(APP, asked)
     assert isinstance(told.exception, SealError)
     assert "is not unblinded" in str(told.exception)
     assert not any(arm in told.output for arm in allocation.ARMS)
@@ -119,7 +119,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing_behind(
     tmp_path: Path, run: CliRunner, change: list[str], words: str
 ) -> None:
     change = [str(tmp_path / "o.key") if word == "SAME" else word for word in change]
-    made = run.invoke(cli.app, ["allocate", "pilot", "--arms", "closed_loop,sham", "--codes", "8", *files(tmp_path), *change])
+    made = run.invoke(APP, ["allocate", "pilot", "--arms", "closed_loop,sham", "--codes", "8", *files(tmp_path), *change])
     assert isinstance(made.exception, SealError)
     assert words in str(made.exception)
     assert list(tmp_path.iterdir()) == []

@@ -18,6 +18,7 @@ from loop.allotment import trace_of
 from loop.config import ConfigError
 from loop.events import Decision, GateChange
 from loop.gate import Phase
+from loop.preflight import _arm
 from loop.reader import Session
 from loop.redrive import verify
 from loop.screen import Screen
@@ -185,3 +186,13 @@ def test_a_blinded_screen_shows_phases_and_nothing_that_tells() -> None:
     screen.close()
     assert [json.loads(line)["kind"] for line in stream.getvalue().splitlines()] == ["gate"]
     assert "yoked" not in stream.getvalue()
+
+
+def test_check_says_that_the_arm_can_be_found_out_and_no_more(made: Study, donor: Path) -> None:
+    told = [_arm(config(*made.overrides(code, session__yoked_to=donor))) for code in made.codes.values()]
+    assert all(finding.ok for finding in told)
+    for code, finding in zip(made.codes.values(), told, strict=True):
+        assert finding.detail == f"allotted to code {code}; the record will be sealed"
+    assert _arm(config(*OPEN, "session.arm=yoked", f"session.yoked_to='{donor}'")).detail.endswith(" gates")
+    wrong = _arm(config(*made.overrides("ZZZZZ", session__yoked_to=donor)))
+    assert (wrong.ok, "has no code" in wrong.detail) == (False, True)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import pty
+import random
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,8 @@ import pytest
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 COMMANDS = [
     "simulate", "replay", "live", "verify", "show", "check", "stop", "mock amplifier", "mock stimulator", "bench", "latency",
-    "calibrate", "estimators", "dose", "checklist", "drivers", "allocate", "unblind",
+    "calibrate", "estimators", "dose", "checklist", "drivers", "allocate", "unblind", "separation", "control",
+    "calibrate-output",
 ]
 
 
@@ -26,16 +30,35 @@ def run(*arguments: str, cwd: Path | None = None, stdin: str = "") -> subprocess
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, input=stdin, check=False, timeout=120)
 
 
+class Here:
+    """The command's own entry point, called in this process: where only arguments and words count, that costs no start."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch = monkeypatch
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        from loop import cli
+
+        self._monkeypatch.setattr(sys, "argv", ["cereloop", *arguments])
+        self._capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        said = self._capsys.readouterr()
+        return subprocess.CompletedProcess(list(arguments), int(end.value.code or 0), said.out, said.err)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    return Here(monkeypatch, capsys)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_helps_with_an_example_within_80_columns(command: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "loop", *command.split(), "--help"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "80", "NO_COLOR": "1"},
-        check=False,
-        timeout=60,
-    )
+def test_every_command_helps_with_an_example_within_80_columns(command: str, here: Here) -> None:
+    done = here(*command.split(), "--help")
     assert done.returncode == 0
     assert "Example" in done.stdout
     assert f"cereloop {command}" in done.stdout
@@ -58,6 +81,10 @@ BAD = [
     (("replay", "nowhere.edf"), 3, "nowhere.edf"),
     (("replay", "."), 3, "."),
     (("latency", "--rate", "5"), 2, "128 to 4096"),
+    (("separation", "nowhere.sqlite"), 2, "nowhere.sqlite"),
+    (("control", "nowhere.edf"), 3, "nowhere.edf"),
+    (("calibrate", "live", "one.edf"), 2, "stands alone"),
+    (("simulate", "--set", "estimator.kind='event_readout'"), 2, "cereloop calibrate"),
     (("live",), 2, "--config"),
     (("check",), 2, "--config"),
     (("live", "--config", str(CONFIGS / "live-mock.toml"), "--set", "session.checklist='no-form.toml'"), 2, "no-form.toml"),
@@ -77,9 +104,9 @@ BAD = [
 
 @pytest.mark.parametrize(("arguments", "code", "named"), BAD, ids=[" ".join(case[0]) for case in BAD])
 def test_bad_input_gets_one_sentence_and_leaves_nothing_behind(
-    arguments: tuple[str, ...], code: int, named: str, tmp_path: Path
+    arguments: tuple[str, ...], code: int, named: str, here: Here, tmp_path: Path
 ) -> None:
-    done = run(*arguments, cwd=tmp_path)
+    done = here(*arguments)
     assert done.returncode == code, done.stderr
     assert named in done.stderr
     assert "Traceback" not in done.stderr
@@ -88,12 +115,86 @@ def test_bad_input_gets_one_sentence_and_leaves_nothing_behind(
     assert not list(tmp_path.iterdir())
 
 
+def test_bad_input_is_answered_so_by_the_installed_command_too(tmp_path: Path) -> None:
+    done = run("simulate", "--set", "policy.threshold=nan", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("cereloop: ")
+    assert "policy.threshold" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_two_hundred_damaged_configs_get_one_line_each(here: Here, tmp_path: Path) -> None:
+    whole = (CONFIGS / "simulate.toml").read_bytes()
+    for seed in range(200):
+        rng, data = random.Random(seed), bytearray(whole)
+        for _ in range(rng.randint(1, 4)):
+            at = rng.randrange(len(data))
+            match rng.randrange(3):
+                case 0:
+                    data[at] = rng.randrange(256)
+                case 1:
+                    del data[at : at + rng.randint(1, 30)]
+                case _:
+                    data[at:at] = bytes(rng.choices(b"\"'[]{}=.#\n09-eE", k=3))
+        (tmp_path / "c.toml").write_bytes(data)
+        # Where the damage leaves a configuration that can be used, the folder that is not there stops it.
+        done = here("simulate", "--config", "c.toml", "--out", "absent/x.sqlite")
+        assert done.returncode == 2, (seed, done)
+        assert "c.toml" in done.stderr or "absent" in done.stderr, (seed, done)
+        assert len(done.stderr.strip().splitlines()) == 1, (seed, done)
+        assert not done.stdout
+
+
+def test_two_hundred_damaged_sessions_get_a_verdict_or_one_line_each(here: Here, tmp_path: Path) -> None:
+    assert here("simulate", "--duration", "1", "--out", "whole.sqlite").returncode == 0
+    whole = (tmp_path / "whole.sqlite").read_bytes()
+    damaged = tmp_path / "damaged.sqlite"
+    codes: Counter[int] = Counter()
+    for seed in range(200):
+        rng, data = random.Random(seed), bytearray(whole)
+        at = rng.randrange(len(data))
+        match rng.randrange(5):
+            case 0:
+                data[at] ^= 1 << rng.randrange(8)
+            case 1:
+                del data[max(at, 100) :]
+            case 2:
+                data[at : at + 4096] = bytes(len(data[at : at + 4096]))
+            case 3:
+                data[rng.randrange(200)] ^= 0xFF
+            case _:
+                data[at : at + 64] = rng.randbytes(len(data[at : at + 64]))
+        damaged.write_bytes(data)
+        done = here("show" if seed % 3 else "verify", "damaged.sqlite")
+        codes[done.returncode] += 1
+        assert done.returncode in (0, 1, 2, 3), (seed, done)
+        assert len(done.stderr.strip().splitlines()) == (done.returncode >= 2), (seed, done)
+        assert done.stdout or done.returncode >= 2, (seed, done)
+        damaged.unlink()
+    assert codes[1] > 10
+    assert codes[2] > 50
+
+
+def test_several_sessions_are_verified_at_once_and_one_that_differs_counts(here: Here, tmp_path: Path) -> None:
+    for name in ("a.sqlite", "b.sqlite"):
+        assert here("simulate", "--duration", "1", "--out", name).returncode == 0
+    done = here("verify", "a.sqlite", "b.sqlite")
+    assert done.returncode == 0
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["a.sqlite", "b.sqlite"]
+    with sqlite3.connect(tmp_path / "a.sqlite") as database:
+        assert database.execute("update log set hash = zeroblob(32) where seq = 3").rowcount == 1
+    done = here("verify", "a.sqlite", "b.sqlite")
+    assert done.returncode == 1
+    assert "identical:" in done.stdout.splitlines()[1]
+    assert here("verify", "a.sqlite", "b.sqlite", "--recording", "x").returncode == 2
+
+
 @pytest.mark.parametrize("content", [b"", b"\x00" * 5000, b"SQLite format 3\x00" + b"\x01" * 3000, b"hello"])
-def test_what_is_no_session_file_is_refused_in_one_sentence(content: bytes, tmp_path: Path) -> None:
+def test_what_is_no_session_file_is_refused_in_one_sentence(content: bytes, here: Here, tmp_path: Path) -> None:
     path = tmp_path / "s.sqlite"
     path.write_bytes(content)
     for command in ("verify", "show"):
-        done = run(command, str(path))
+        done = here(command, str(path))
         assert done.returncode == 2
         assert "s.sqlite" in done.stderr
         assert "Traceback" not in done.stderr

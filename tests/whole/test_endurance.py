@@ -79,6 +79,8 @@ def slope_with_interval(y: np.ndarray) -> tuple[float, float]:
     """Least-squares slope per step and the half-width of its 95 % interval (Student's t)."""
     from scipy import stats
 
+    if np.ptp(y) == 0.0:
+        return 0.0, 0.0
     fit = stats.linregress(np.arange(len(y)), y)
     return float(fit.slope), float(stats.t.ppf(0.975, len(y) - 2) * fit.stderr)
 

@@ -29,12 +29,12 @@ def test_the_wheel_holds_three_packages_and_nothing_else(tmp_path: Path) -> None
     info = {name for name in names if name.split("/")[0].endswith(".dist-info")}
     assert {name.split("/")[0] for name in set(names) - info} == {"loop", "cext", "devices"}
     assert any(name.startswith("cext/kernel") and name.endswith(".so") for name in names)
-    needed_files = ("loop/configs/simulate.toml", "devices/checklist.toml", "cext/kernel.pyi")
-    for needed in (*needed_files, "loop/py.typed", "devices/py.typed", "cext/py.typed"):
+    data = ("loop/configs/simulate.toml", "devices/checklist.toml", "devices/mock/tasks/paradigm.toml", "cext/kernel.pyi")
+    for needed in (*data, "loop/py.typed", "devices/py.typed", "cext/py.typed", "loop/estimators/testkit.py"):
         assert needed in names
     for needed in ("reference_serial_protocol.md", "conformance/checks.py", "mock/rigs.py"):
         assert f"devices/{needed}" in names
-    assert not [name for name in names if "test" in name]
+    assert not [name for name in names if "tests" in name.split("/") or name.split("/")[-1].startswith("test_")]
 
 
 def test_the_top_level_is_exactly_what_it_should_be() -> None:

@@ -30,11 +30,11 @@ def test_a_session_is_identical(simulated: Path) -> None:
 
 
 def test_it_is_identical_in_another_process_with_another_hash_seed(simulated: Path) -> None:
+    # This process has a hash seed of its own, drawn when it began: with the other process there are two.
     command = [sys.executable, "-m", "loop", "verify", str(simulated), "--json"]
-    for seed in ("1", "2"):
-        done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONHASHSEED": seed}, check=False, timeout=120)
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["identical"]
+    done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONHASHSEED": "1"}, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["identical"]
 
 
 def change(path: Path, sql: str, *values: object) -> None:
