@@ -16,10 +16,13 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from devices import checklist, ledger, limits, link, settings
+from devices import checklist, labjack_calibration, ledger, limits, link, nic2_codec, settings
+from devices import labjack_registers as registers
 from devices.dose_book import DoseBookError
 from devices.mock import faults, numbers
 from devices.mock.meter import MeterError, read_meter
+from devices.nic2_codec import Replies, parse_impedances, parse_settings
+from devices.nic2_table import V04_07, Op
 from devices.reference import CAPABILITIES
 from devices.refframe import MAX_HOST_PAYLOAD, Decoder
 from devices.refproto import (
@@ -284,7 +287,79 @@ def texts(*good: str) -> Callable[[], list[bytes]]:
     return lambda: [one.encode() for one in good]
 
 
+# ---- NIC2 and Modbus
+
+
+def _lines() -> list[bytes]:
+    return [b"\x00\x01\x08 100 200 300\n5000 5000 0 0\r\nfirmware\t00:11\tbluetooth\tStarstim 8\n"]
+
+
+def _take_replies(data: bytes) -> None:
+    """What a client makes of a server's bytes, for every opcode in turn."""
+    waiting = Replies(V04_07)
+    for start in range(0, len(data), 11):
+        waiting.feed(data[start : start + 11])
+        for op in Op:
+            answer = waiting.take(op)
+            if isinstance(answer, str):
+                parse_settings(answer) if answer.count("\t") == 3 else parse_impedances(answer, 4)
+
+
+def _nic2_requests() -> list[bytes]:
+    zeros = (0,) * 8
+    return [nic2_codec.hello(V04_07), nic2_codec.request(V04_07, Op.QUERY_STATUS), b"\x92" + b"0;" * 30 + b"\n", bytes(zeros)]
+
+
+def _by_server(data: bytes) -> None:
+    for asked in nic2_codec.RequestDecoder(V04_07).feed(data):
+        nic2_codec.parse_numbers(asked.text, 16)
+
+
+def _modbus_requests() -> list[bytes]:
+    return [registers.read_frame(1, registers.AIN0, 2), registers.write_frame(2, registers.DAC0, 1.5)]
+
+
+def _modbus_replies() -> list[bytes]:
+    asked = registers.RequestDecoder().feed(b"".join(_modbus_requests()))
+    return [
+        registers.reply_frame(asked[0], (1, 2, 3, 4)),
+        registers.reply_frame(asked[1]),
+        registers.reply_frame(asked[0], exception=2),
+    ]
+
+
+def _in_pieces(make: Callable[[], Any]) -> Callable[[bytes], None]:
+    def read(data: bytes) -> None:
+        decoder = make()
+        for start in range(0, len(data), 7):
+            decoder.feed(data[start : start + 7])
+
+    return read
+
+
+def _output_calibration() -> list[bytes]:
+    numbers_ = {
+        "resistor_ohm": 1000.0,
+        "gain_ma_per_v": 0.4,
+        "offset_ua": 1.0,
+        "monitor_v_per_ma": 1.0,
+        "monitor_offset_v": 0.0,
+    }
+    days = {"version": 1, "serial_number": "470", "made": "2026-11-24", "expires": "2027-11-24"}
+    return [msgspec.json.encode({**days, **numbers_, "residual_ua": 0.5, "points": [[0.0, 0.0, 0.0], [1.0, 0.4, 0.4]]})]
+
+
 PARSERS: tuple[Parser, ...] = (
+    Parser("NIC2 replies", _lines, _take_replies, (nic2_codec.Nic2CodecError,)),
+    Parser("NIC2 requests", _nic2_requests, _by_server, ()),
+    Parser("Modbus replies", _modbus_replies, _in_pieces(registers.ReplyDecoder), (registers.RegisterError,)),
+    Parser("Modbus requests", _modbus_requests, _in_pieces(registers.RequestDecoder), (registers.RegisterError,)),
+    Parser(
+        "output calibration",
+        _output_calibration,
+        _as_file("o.json", labjack_calibration.load),
+        (labjack_calibration.OutputCalibrationError,),
+    ),
     Parser("link to the guard", _orders, link.decode_to_guard, (link.LinkError,)),
     Parser("link from the guard", _answers, link.decode_from_guard, (link.LinkError,)),
     Parser("serial frames at the host", _frames, _by(parse_device), ()),
