@@ -509,6 +509,8 @@ def test_the_guard_leaves_at_confirmed_zero_or_gives_up_after_five_seconds() -> 
     out = replace(safe, exited=True)
     wanted = [DisarmDevice(), Send(report(PARAMS, out, NOW)), Exit(ExitCode.ENDED)]
     assert guard._leave(PARAMS, safe, NOW, True) == (out, wanted)
+    latched = replace(safe, phase=Phase.LATCHED, stop_class=S0)
+    assert guard._leave(PARAMS, latched, NOW, True)[1][1] == Send(report(PARAMS, replace(latched, exited=True), NOW))
     gone = replace(safe, leaving=Leaving.ENGINE_GONE)
     assert guard._leave(PARAMS, gone, NOW, True)[1][-1] == Exit(ExitCode.ENGINE_LOST)
     assert guard._leave(PARAMS, safe, NOW, False) == (safe, []), "not yet"
