@@ -38,6 +38,8 @@ TRIAL_S: Final = 5.0
 SAMPLES: Final = 24
 WARM_UP: Final = 0.25
 """Share of the time that is not looked at: whatever remembers a bounded number of trials is full then."""
+SHORTEST_S: Final = 600.0
+"""Below this memory is told and not judged: caches are still filling."""
 LEAST_KIB: Final = 16.0
 """Growth between two samples that is no leak, in KiB: one page of memory is 4."""
 _GUARD_RESTS_NS: Final = 40 * NS_PER_MS
@@ -82,7 +84,7 @@ def growth(process: str, kib: list[float]) -> Growth:
 
     late = np.asarray(kib[int(WARM_UP * len(kib)) :] or [0.0])
     slope = half = 0.0
-    if len(late) > 3:
+    if len(late) > 3 and np.ptp(late) > 0.0:
         fit = stats.linregress(np.arange(len(late)), late)
         slope, half = float(fit.slope), float(stats.t.ppf(0.975, len(late) - 2) * fit.stderr)
     return Growth(process=process, first_kib=float(late[0]), last_kib=float(late[-1]), slope_kib=slope, half_kib=half)
@@ -136,7 +138,8 @@ def _virtual(seconds: float, progress: Callable[[Step], None], stop: Callable[[]
 def _ended(
     clock: Clock, asked_s: float, done_s: float, gates: int, stops: list[str], memory: list[Growth], stop: Callable[[], bool]
 ) -> Endurance:
-    well = len(stops) <= MOST_FALSE_STOPS[clock] and all(one.flat for one in memory)
+    grows = done_s >= SHORTEST_S and not all(one.flat for one in memory)
+    well = len(stops) <= MOST_FALSE_STOPS[clock] and not grows
     return Endurance(
         clock=clock, asked_s=asked_s, done_s=round(done_s, 1), gates=gates, stops=stops, memory=memory,
         complete=not stop(), well=well,
@@ -193,6 +196,12 @@ def _beside_load(slot: Slot, seconds: float, progress: Callable[[Step], None], s
     return _ended("real", seconds, done_s, gates, stops, [growth(name, values) for name, values in kib.items()], stop)
 
 
+def _judgement(found: Endurance, one: Growth) -> str:
+    if found.done_s < SHORTEST_S:
+        return "too short to judge"
+    return "flat" if one.flat else "IT GROWS"
+
+
 def sentence(found: Endurance) -> str:
     """What it came to, in a few lines."""
     lines = [
@@ -205,7 +214,7 @@ def sentence(found: Endurance) -> str:
     lines += [
         (
             f"memory of {one.process}: {one.first_kib:.0f} -> {one.last_kib:.0f} KiB, {one.slope_kib:+.1f} "
-            f"± {one.half_kib:.1f} KiB a sample: {'flat' if one.flat else 'IT GROWS'}"
+            f"± {one.half_kib:.1f} KiB a sample: {_judgement(found, one)}"
         )
         for one in found.memory
     ]

@@ -32,3 +32,4 @@ def test_a_process_that_grows_is_told_from_one_that_scatters() -> None:
     assert growth("flat", scatter).flat
     assert not growth("leak", [kib + 100.0 * n for n, kib in enumerate(scatter)]).flat
     assert growth("short", [5.0]).flat
+    assert growth("still", [5.0] * 24).flat
