@@ -66,7 +66,7 @@ def campaign(
     else:
         render(report, Console())
     if not report.complete:
-        fail("the campaign was interrupted; the table is partial")
+        fail("the campaign was interrupted, or runs were lost; the table is partial")
         raise typer.Exit(Exit.INTERRUPTED)
     if not report.within:
         raise typer.Exit(Exit.NOT_WELL)

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from devices.limits import CHARGE_ALLOWANCE, MAX_LEVEL_UA
-from devices.mock.meter import SLEW_WINDOW_MS, MeterError, MeterRecord, time_to_zero
+from devices.mock.meter import SLEW_WINDOW_MS, MeterRecord, time_to_zero
 from devices.refproto import ZERO_UA
 from devices.units import NS_PER_S
 from loop.campaign.children import CLOCK, RealError
@@ -128,9 +128,9 @@ def trial_of(slot: Slot, row: Row, trial: int) -> Run:
             run = judged(slot, row, case, begun_ns, seed)
         finally:
             case.mend(slot)
-    except (RealError, OSError, MeterError) as error:
+    except Exception as error:  # noqa: BLE001 - a trial that breaks is a result, and is told as one
         slot.close()
-        return Run(row=row.id, seed=seed, answer="broken", wrong=str(error)[:600])
+        return Run(row=row.id, seed=seed, answer="broken", wrong=f"{type(error).__name__}: {error}"[:600])
     if case.after == "drop":
         slot.drop_session()
     elif run.answer != "on":

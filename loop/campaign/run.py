@@ -63,8 +63,14 @@ def campaign(plan: Plan, progress: Callable[[Step], None], stop: Callable[[], bo
         if real is not None:
             parts.append(real.result())
     failed = any(line.failed for part in parts for line in part.lines)
+    # A run that was lost is no run that was within its bounds.
+    lost = any(part.done < part.wanted for part in parts)
     return Report(
-        seed=plan.seed, complete=not stop(), within=not failed, seconds=round(time.monotonic() - began_s, 1), parts=parts
+        seed=plan.seed,
+        complete=not stop() and not lost,
+        within=not failed,
+        seconds=round(time.monotonic() - began_s, 1),
+        parts=parts,
     )
 
 
@@ -78,6 +84,8 @@ def _virtual(plan: Plan, progress: Callable[[Step], None], stop: Callable[[], bo
     return Part(
         clock="virtual",
         asked=plan.runs,
+        wanted=total,
+        done=tally.done,
         seconds=round(time.monotonic() - began_s, 1),
         lines=tally.lines(),
     )
@@ -94,6 +102,8 @@ def _real(plan: Plan, progress: Callable[[Step], None], stop: Callable[[], bool]
     return Part(
         clock="real",
         asked=plan.trials,
+        wanted=total,
+        done=tally.done,
         seconds=round(time.monotonic() - began_s, 1),
         lines=tally.lines(),
     )

@@ -40,10 +40,15 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """All rows on one clock, ``virtual`` or ``real``; `asked`: how many runs of a row (of a deep row, if real) were wanted."""
+    """All rows on one clock, ``virtual`` or ``real``; `asked`: how many runs of a row (of a deep row, if real) were wanted.
+
+    `wanted` and `done` count the runs of all rows together.
+    """
 
     clock: str
     asked: int
+    wanted: int
+    done: int
     seconds: float
     lines: list[Line]
 
@@ -153,7 +158,7 @@ def verdict(report: Report) -> str:
     runs = sum(line.runs for part in report.parts for line in part.lines)
     rows = sum(1 for part in report.parts for line in part.lines if line.failed)
     failed = sum(line.failed for part in report.parts for line in part.lines)
-    partial = "" if report.complete else "INTERRUPTED, this table is partial; "
+    partial = "" if report.complete else "INCOMPLETE, this table is partial; "
     if failed:
         return f"{partial}{failed} of {runs} runs, in {rows} rows, were outside their bounds (seed {report.seed})."
     return f"{partial}{runs} runs, every row within its bounds (seed {report.seed}, {report.seconds:.0f} s)."

@@ -103,7 +103,7 @@ def test_ctrl_c_leaves_a_partial_table_that_says_so(tmp_path: Path) -> None:
     child.send_signal(signal.SIGINT)
     output, errors = child.communicate(timeout=30)
     assert child.returncode == 130
-    assert "INTERRUPTED, this table is partial" in output
+    assert "INCOMPLETE, this table is partial" in output
     assert "interrupted" in errors
     report = json.loads(out.read_text())
     assert report["complete"] is False
