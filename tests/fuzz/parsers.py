@@ -172,11 +172,11 @@ class _Still:
 def _events() -> list[Any]:
     source = SourceInfo(kind="lsl", identity="x", simulated=True, dtype="float64")
     return [
-        SegmentStart(t_ns=1, segment=1, layout=layout(), source=source, clock_offset_ns=0),
-        Calibrated(t_ns=2, text="{}"),
+        SegmentStart(t_ns=3, segment=1, layout=layout(), source=source, clock_offset_ns=0),
+        Calibrated(t_ns=3, text="{}"),
         Chunk(3, 1, 0, np.arange(5, dtype=np.int64), np.zeros((5, 8))),
-        Tick(t_ns=4),
-        Operator(t_ns=5, action="note", detail="x"),
+        Tick(t_ns=3),
+        Operator(t_ns=3, action="note", detail="x"),
     ]
 
 
@@ -204,7 +204,8 @@ def _rows() -> list[bytes]:
 
 def _read_row(data: bytes) -> None:
     kind, _, body = data.partition(b"\n")
-    decode(Row(3, kind.decode("latin-1"), body, body[:64]))
+    name = kind.decode("latin-1")
+    decode(Row(3, name, body, body[:64] if name in ("chunk", "features") else None))
 
 
 def _row_frames() -> list[bytes]:
@@ -406,7 +407,7 @@ PARSERS: tuple[Parser, ...] = (
     ),
     Parser(
         "electrodes on the command line",
-        texts("pad:area_cm2=25"),
+        texts(numbers.DEFAULT_PAIR),
         lambda data: numbers.pair_values(text(data)),
         (numbers.NumberError,),
     ),
