@@ -322,9 +322,9 @@ def _options(
 @functools.cache
 def _whole_app() -> typer.Typer:
     """The command line with the commands of all modules, which join it once."""
-    from loop import cli_accuracy, cli_devices, cli_dose, cli_estimate, cli_study, cli_tools
+    from loop import cli_accuracy, cli_campaign, cli_devices, cli_dose, cli_estimate, cli_study, cli_tools
 
-    for module in (cli_tools, cli_devices, cli_estimate, cli_accuracy, cli_study, cli_dose):
+    for module in (cli_tools, cli_devices, cli_estimate, cli_accuracy, cli_study, cli_dose, cli_campaign):
         module.register(app)
     return app
 

@@ -247,6 +247,9 @@ def from_tree(tree: Mapping[str, Any], where: str = "config") -> Config:
         config = msgspec.convert(tree, Config, strict=True)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{where}: {sentence(error, tree, Config)}") from error
+    except UnicodeError as error:
+        # Bytes on the command line that are no UTF-8 arrive as halves of characters.
+        raise ConfigError(f"{where}: a key or a value is not UTF-8; expected text") from error
     except RecursionError as error:
         raise ConfigError(f"{where}: tables are nested too deeply; expected at most two levels") from error
     _check(config, where)
@@ -262,7 +265,7 @@ def decode(data: bytes | str, where: str = "recorded config") -> Config:
     """Read back what `encode` wrote. Raises ConfigError."""
     try:
         tree = msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{where}: not valid JSON: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{where}: expected an object of tables, got {type(tree).__name__}")

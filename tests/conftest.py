@@ -1,4 +1,7 @@
-"""Options of the whole suite: ``--trials N`` repeats each kill of a live process N times and prints the worst time to zero."""
+"""Options of the whole suite: ``--trials N`` repeats each kill of a live process N times and prints the worst time to zero.
+
+``--inputs N`` gives each parser N inputs.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--trials", type=int, default=1, help="kills of each kind in tests/live (default 1; the long form is 30)")
+    parser.addoption("--inputs", type=int, default=150, help="inputs of each parser in tests/fuzz (the long form is 100000)")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
