@@ -265,7 +265,7 @@ def decode(data: bytes | str, where: str = "recorded config") -> Config:
     """Read back what `encode` wrote. Raises ConfigError."""
     try:
         tree = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise ConfigError(f"{where}: not valid JSON: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{where}: expected an object of tables, got {type(tree).__name__}")
