@@ -24,6 +24,7 @@ GROUP: Final = "cereloop.devices"
 BUILT_IN: Final = {
     "reference": "devices.reference",
     "simulated": "devices.mock.simulated",
+    "magstim": "devices.magstim",
 }
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")

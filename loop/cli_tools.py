@@ -159,6 +159,7 @@ def mock_stimulator(
     fault: Annotated[
         list[str] | None, typer.Option(metavar="NAME[:key=value,...][@SECONDS]", help="Inject a fault; repeatable.")
     ] = None,
+    firmware: Annotated[str | None, typer.Option(help="Which firmware to be, where the emulator knows several.")] = None,
     electrodes: Annotated[
         str | None, typer.Option(metavar="NAME[:key=value,...]", help="Electrodes and skin; see --list-electrodes.")
     ] = None,
@@ -189,12 +190,13 @@ def mock_stimulator(
         return
     try:
         for text in fault or ():
-            faults.parse(text)
+            faults.parse(text, emulator.FAULTS)
         numbers.pair_values(electrodes or numbers.DEFAULT_PAIR)
     except (faults.FaultError, numbers.NumberError) as error:
         raise ConfigError(str(error)) from error
     arguments = ["--seed", str(seed)]
-    given = (("--link", link), ("--listen", listen), ("--meter", meter), ("--control", control), ("--electrodes", electrodes))
+    given = (("--link", link), ("--listen", listen), ("--meter", meter), ("--control", control), ("--electrodes", electrodes),
+             ("--firmware", firmware))
     for option, value in given:
         if value is not None:
             arguments += [option, str(value)]

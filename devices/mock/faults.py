@@ -7,6 +7,7 @@ A fault is written ``NAME``, ``NAME:key=value,key=value`` or, where a moment is 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Final, Literal
 
 import msgspec
@@ -231,20 +232,22 @@ FAULTS: Final[dict[str, FaultSpec]] = {
 }
 
 
-def lookup(name: str) -> FaultSpec:
-    """The entry called `name`.
+def lookup(name: str, among: Mapping[str, FaultSpec] = FAULTS) -> FaultSpec:
+    """The entry called `name`, in the vocabulary of this device or of another.
 
     Raises
     ------
     FaultError
         If there is none; the text lists all names.
     """
-    if name not in FAULTS:
-        raise FaultError(f"there is no fault {name!r}; the names are: {', '.join(FAULTS)}")
-    return FAULTS[name]
+    if name not in among:
+        raise FaultError(f"there is no fault {name!r}; the names are: {', '.join(among)}")
+    return among[name]
 
 
-def injection(name: str, values: dict[str, float] | None = None, at_s: float | None = None) -> Injection:
+def injection(
+    name: str, values: dict[str, float] | None = None, at_s: float | None = None, among: Mapping[str, FaultSpec] = FAULTS
+) -> Injection:
     """Fault `name` with `values`, and defaults for the rest.
 
     Raises
@@ -252,7 +255,7 @@ def injection(name: str, values: dict[str, float] | None = None, at_s: float | N
     FaultError
         If the fault or a parameter does not exist, or a value is out of range.
     """
-    spec = lookup(name)
+    spec = lookup(name, among)
     known = {parameter.name: parameter for parameter in spec.parameters}
     filled = {parameter.name: parameter.default for parameter in spec.parameters}
     for key, value in (values or {}).items():
@@ -269,7 +272,7 @@ def injection(name: str, values: dict[str, float] | None = None, at_s: float | N
     return Injection(spec=spec, values=filled, at_s=at_s)
 
 
-def parse(text: str) -> Injection:
+def parse(text: str, among: Mapping[str, FaultSpec] = FAULTS) -> Injection:
     """Read ``NAME[:key=value,...][@SECONDS]``.
 
     Raises
@@ -279,14 +282,14 @@ def parse(text: str) -> Injection:
     """
     body, _, moment = text.strip().partition("@")
     name, _, listed = body.partition(":")
-    lookup(name)
+    lookup(name, among)
     values: dict[str, float] = {}
     for item in filter(None, listed.split(",")):
         key, equals, number = item.partition("=")
         if not equals:
             raise FaultError(f"fault {text!r}: {item!r} should read key=value")
         values[key.strip()] = _number(number, text)
-    return injection(name, values, _number(moment, text) if "@" in text else None)
+    return injection(name, values, _number(moment, text) if "@" in text else None, among)
 
 
 def _number(word: str, text: str) -> float:

@@ -16,6 +16,7 @@ from devices.mock.faults import FaultSpec
 
 MODULES: Final = {
     "reference": "devices.mock.stimulator_process",
+    "magstim": "devices.mock.magstim_process",
 }
 
 

@@ -28,10 +28,10 @@ import signal
 import socket
 import sys
 import tty
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
@@ -91,7 +91,7 @@ def run(settings: ProcessSettings, announce: Callable[[str], None] = print) -> i
     PathError
         If the meter file, the link or the socket cannot be made.
     """
-    rig = _Rig(settings, announce)
+    rig = Rig(settings, announce)
     try:
         rig.serve()
     finally:
@@ -99,8 +99,49 @@ def run(settings: ProcessSettings, announce: Callable[[str], None] = print) -> i
     return 0
 
 
-class _Rig:
-    """The pty, the model, the meter file and the control channel, and the loop that turns them."""
+class Model(Protocol):
+    """A device that a rig can turn: bytes in, bytes out, time passes, faults begin."""
+
+    def receive(self, data: bytes, t_ns: int) -> None:
+        """Bytes from the host."""
+        ...
+
+    def advance(self, t_ns: int) -> None:
+        """Let time pass."""
+        ...
+
+    def take_output(self) -> bytes:
+        """What the device has said."""
+        ...
+
+    def inject(self, fault: faults.Injection) -> int:
+        """Begin a fault; returns when it does, ns."""
+        ...
+
+    def clear(self, name: str) -> None:
+        """End a fault."""
+        ...
+
+
+class MeterSink(Protocol):
+    """A meter's file."""
+
+    def flush(self) -> None:
+        """Hand everything taken so far to the operating system."""
+        ...
+
+    def close(self) -> None:
+        """Flush and close."""
+        ...
+
+
+class Rig:
+    """The pty, the model, the meter file and the control channel, and the loop that turns them.
+
+    Another device on a serial line is a subclass that makes another model, and says what its state is.
+    """
+
+    known_faults: Mapping[str, faults.FaultSpec] = faults.FAULTS
 
     def __init__(self, settings: ProcessSettings, announce: Callable[[str], None]) -> None:
         self._settings = settings
@@ -111,7 +152,7 @@ class _Rig:
         self._unsent = b""
         self._clients: dict[int, tuple[socket.socket | None, bytearray]] = {}
         self._listener: socket.socket | None = None
-        self._file: MeterFile | None = None
+        self._file: MeterSink | None = None
         # The process keeps its own end of the host's side open: a host that closes then never looks like a
         # hang-up.
         self._master, self._slave = pty.openpty()
@@ -120,20 +161,39 @@ class _Rig:
         tty.setraw(self._slave)
         os.set_blocking(self._master, False)
         try:
-            if settings.meter is not None:
-                self._file = MeterFile(settings.meter)
             self._make_link()
             self._listen()
+            self._start_ns = self._last_ns = self._clock.now_ns()
+            self._model = self.make_model(self._start_ns)
         except OSError as error:
             self.close()
             raise PathError(
                 f"{error.filename or error.args[0]}: {error.strerror or 'cannot be used'}"
             ) from error
-        self._start_ns = self._last_ns = self._clock.now_ns()
-        meter = Meter(self._start_ns, self._file)
-        self._model = StimulatorModel(self._start_ns, settings.seed, settings.body, meter=meter)
         for fault in settings.faults:
             self._model.inject(fault)
+
+    def make_model(self, start_ns: int) -> Model:
+        """The device, and the meter's file where one is wanted. Raises OSError."""
+        given = self._settings
+        file = MeterFile(given.meter) if given.meter is not None else None
+        self._file = file
+        self._device = StimulatorModel(start_ns, given.seed, given.body, meter=Meter(start_ns, file))
+        return self._device
+
+    def state(self) -> Answer:
+        """What `status` tells of the device."""
+        model = self._device
+        return {
+            "state": model.firmware.state.name,
+            "fault": model.firmware.fault.name.lower(),
+            "relay_closed": model.relay_closed,
+            "current_ua": model.current_ua,
+            "peak_ua": model.meter.peak_ua,
+            "charge_uc": model.meter.charge_uc,
+            "boot_count": model.boot_count,
+            "faults": model.faults.names,
+        }
 
     def serve(self) -> None:
         """Step the device in real time until told to end."""
@@ -319,7 +379,7 @@ class _Rig:
         try:
             match word:
                 case "inject":
-                    fault = faults.parse(rest)
+                    fault = faults.parse(rest, self.known_faults)
                     return {"ok": True, "fault": fault.spec.name, "t_ns": self._model.inject(fault)}
                 case "clear":
                     self._model.clear(rest.strip())
@@ -342,20 +402,8 @@ class _Rig:
         }
 
     def _status(self) -> Answer:
-        model = self._model
-        return {
-            "ok": True,
-            "t_ns": self._last_ns,
-            "uptime_s": (self._last_ns - self._start_ns) / NS_PER_S,
-            "state": model.firmware.state.name,
-            "fault": model.firmware.fault.name.lower(),
-            "relay_closed": model.relay_closed,
-            "current_ua": model.current_ua,
-            "peak_ua": model.meter.peak_ua,
-            "charge_uc": model.meter.charge_uc,
-            "boot_count": model.boot_count,
-            "faults": model.faults.names,
-        }
+        uptime_s = (self._last_ns - self._start_ns) / NS_PER_S
+        return {"ok": True, "t_ns": self._last_ns, "uptime_s": uptime_s, **self.state()}
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self._ending = True
