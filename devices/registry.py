@@ -96,6 +96,23 @@ def current_choice(device: Device) -> tuple[Stimulator, Capabilities]:
     )
 
 
+def pulse_choice(device: Device) -> tuple[PulseStimulator, PulseCapabilities]:
+    """The chosen driver of a pulse stimulator, not yet opened, and what it can do.
+
+    Raises
+    ------
+    DriverError
+        As `choose` and `Choice.build`; also where the driver makes a current.
+    """
+    choice = choose(device)
+    if not isinstance(choice.driver, PulseDriver):
+        raise DriverError(f"key `device.driver` is {device.driver}: it makes a current, and this session asks for pulses")
+    return (
+        choice.driver.build(choice.mode, choice.port, choice.options),
+        choice.driver.capabilities(choice.mode, choice.options),
+    )
+
+
 def find(name: str) -> AnyDriver:
     """The driver of a name.
 
