@@ -174,9 +174,8 @@ def _live(params: PulseParams, state: PulseGuardState, t_ns: int) -> Result:
             state, was_ready=True, train_ns=t_ns, train_pulses=train.pulses, given=state.given + train.pulses
         )
         return fired, [FireTrain(train)]
-    since_ns = max(state.armed_ns, state.quiet_ns)
-    if t_ns - since_ns > params.device_arm_ns and not state.was_ready:
-        return stop(state, t_ns, StopClass.S1_ABORT_RAMP, "the device was told to arm and is not ready")
+    if t_ns - state.rest_ns > params.device_arm_ns:
+        return stop(state, t_ns, StopClass.S1_ABORT_RAMP, "the device is armed and not ready: look at coil and switch")
     return state, []
 
 
@@ -197,7 +196,7 @@ def _begin(params: PulseParams, state: PulseGuardState, t_ns: int) -> Result:
     if state.flowed:
         return replace(state, wanted_percent=0), []
     limits = replace(params.limits, max_pulses=state.reserved)
-    begun = replace(state, armed_ns=t_ns, train_ns=NEVER, given=0, flowed=True, begun_ns=t_ns, seen=0)
+    begun = replace(state, armed_ns=t_ns, train_ns=NEVER, rest_ns=t_ns, given=0, flowed=True, begun_ns=t_ns, seen=0)
     return begun, [ArmPulses(limits)]
 
 
@@ -205,7 +204,7 @@ def _in_train(params: PulseParams, state: PulseGuardState, t_ns: int, readback: 
     planned_ns = state.train_pulses * params.train.interval_ms * NS_PER_MS
     is_over = t_ns - state.train_ns >= planned_ns and state.heard_ns - state.train_ns >= planned_ns
     if is_over and readback.state is PulseState.ARMED:
-        return replace(state, train_ns=NEVER), []
+        return replace(state, train_ns=NEVER, rest_ns=t_ns), []
     if t_ns - state.train_ns > planned_ns + params.train_slack_ns:
         return stop(state, t_ns, StopClass.S1_ABORT_RAMP, "a train has not come to its end in time")
     return state, []

@@ -94,6 +94,8 @@ class PulseGuardState(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it has since reported that it could fire."""
     train_ns: int = NEVER
     """When the train that runs was asked for."""
+    rest_ns: int = NEVER
+    """When the device was told to arm, or the last train was over: since when the next train waits for it."""
     train_pulses: int = 0
     given: int = 0
     """Pulses asked for since the device was last told to arm."""

@@ -100,6 +100,8 @@ class MagstimModel:
             self.remote = False
         elif name in ("disarms", "coil_absent"):
             self._disarm()
+        elif name == "interlock" and "runaway" not in self._faults:
+            self._stop_train()
         elif name == "hot_coil":
             self.coil_c, self._coil_ns = 45.0, self._now_ns
             self._disarm()
