@@ -15,7 +15,7 @@ FILES = sorted(CONFIGS.glob("*.toml"))
 
 
 def test_there_is_one_for_each_use() -> None:
-    assert {file.stem for file in FILES} == {"simulate", "replay", "calibrate", "live-mock", "live"}
+    assert {file.stem for file in FILES} == {"simulate", "replay", "calibrate", "live-mock", "live-magstim-mock", "live"}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
