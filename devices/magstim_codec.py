@@ -107,7 +107,7 @@ TEMPERATURE: Final = Command(b"F@", 9)
 VERSION: Final = Command(b"ND", 0)
 
 
-def checksum(body: bytes) -> int:
+def checksum(body: bytes | bytearray) -> int:
     """The inverted low byte of the sum."""
     return ~sum(body) & 0xFF
 

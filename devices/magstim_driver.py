@@ -163,8 +163,8 @@ class MagstimRapid:
                 if reply is not None:
                     return reply
         raise DeviceNotFoundError(
-            f"{self._wire.name} can be opened, but no Magstim there answered {command.body!r} within {OPEN_BUDGET_S:g} s; "
-            "check port, cable and power"
+            f"{self._wire.name} can be opened, but no Magstim there answered `{chr(command.letter)}` within "
+            f"{OPEN_BUDGET_S:g} s; check port, cable and power"
         )
 
     def close(self) -> None:

@@ -68,7 +68,8 @@ def check(
     if as_json:
         typer.echo(msgspec.json.encode(result).decode())
     elif rows:
-        table = Table(box=None, title="time to zero current with this device", title_justify="left", pad_edge=False)
+        what = "zero current" if chosen.pulses is None else "the last pulse"
+        table = Table(box=None, title=f"time to {what} with this device", title_justify="left", pad_edge=False)
         table.add_column("after", overflow="fold")
         table.add_column("stop", no_wrap=True)
         table.add_column("at most", no_wrap=True, justify="right")

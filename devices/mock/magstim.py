@@ -143,7 +143,9 @@ class MagstimModel:
         head = bytes(self._heard[:1])
         is_long = self.firmware >= codec.LONG_VERSION
         if head == b"Q":
-            return 3 if not is_long or self._heard[1:2] == b"@" else 2 + len(UNLOCK_CODE)
+            # A code may have any length: the command ends where its checksum fits.
+            whole = (n for n in range(3, len(self._heard) + 1) if codec.checksum(self._heard[: n - 1]) == self._heard[n - 1])
+            return next(whole, len(self._heard) + 1)
         lengths = {**_LENGTHS, b"D": 7 if is_long else 6, b"[": 6 if is_long else 5}
         return lengths.get(head, len(self._heard))
 

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from devices.conformance import PULSE_CHECKS, PulseRig
-from devices.magstim import Mode
+from devices.magstim import MagstimOptions, Mode
 from devices.magstim_codec import Version
+from devices.magstim_driver import MagstimRapid
 from devices.mock.pulse_rigs import PULSE_RIGS, VirtualMagstimRig
+from devices.stimulator import DeviceNotFoundError, DeviceRefusedError
 
 
 @pytest.mark.parametrize("check", PULSE_CHECKS, ids=lambda check: check.__name__)
@@ -36,3 +38,18 @@ def test_over_a_pty(driver: str, tmp_path: Path) -> None:
                 rigs.append(stack.enter_context(PULSE_RIGS[driver](folder)))
             with ThreadPoolExecutor(len(checks)) as pool:
                 list(pool.map(lambda check, rig: check(rig), checks, rigs))
+
+
+def test_a_wrong_unlock_code_is_refused_and_not_repeated() -> None:
+    rig = VirtualMagstimRig()
+    driver = MagstimRapid(rig.line, "train", MagstimOptions("1", "secret"))
+    with pytest.raises(DeviceRefusedError, match="wants its unlock code: see device.options.unlock_code") as error:
+        driver.open()
+    assert "secret" not in str(error.value)
+
+
+def test_a_line_on_which_something_else_answers_is_no_magstim() -> None:
+    rig = VirtualMagstimRig()
+    rig.inject("wrong_echo")
+    with pytest.raises(DeviceNotFoundError, match="no Magstim there answered `E` within 3 s"):
+        rig.driver.open()

@@ -55,6 +55,7 @@ def test_what_is_unknown_wrong_or_out_of_place() -> None:
     host = Host()
     assert host.ask(Command(b"Z@", 3)).answer == "unknown"
     assert host.ask(codec.remote_on()).answer == "bad_data", "firmware 9 wants its unlock code"
+    assert host.ask(codec.remote_on("wrong")).answer == "bad_data"
     assert host.ask(codec.ARM).answer == "conflict", "no remote control"
     assert host.ask(ENABLE).answer == "done"
     assert host.ask(codec.FIRE).answer == "conflict", "not armed"
