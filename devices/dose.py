@@ -36,8 +36,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     `session` is the number of the row that began the session. `name` and `device` are told where a guard takes a session up
     (``begin``, ``resume``); `run` is that guard's own number, new with every start. ``reserve`` carries what is reserved,
-    ``settle`` what was used of it, in microcoulomb and milliseconds. `emulated` is current that no body received; of a
-    `blinded` session amounts would tell the arm.
+    ``settle`` what was used of it, in microcoulomb and milliseconds, or in magnetic pulses and milliseconds. `emulated` is
+    current that no body received; of a `blinded` session amounts would tell the arm.
     """
 
     seq: int
@@ -52,6 +52,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     at: Moment
     charge_uc: int = 0
     on_time_ms: int = 0
+    pulses: int = 0
 
 
 class DoseSession(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +73,8 @@ class DoseSession(msgspec.Struct, frozen=True, kw_only=True):
     open_uc: int = 0
     open_ms: int = 0
     closed: bool = False
+    pulses: int = 0
+    open_pulses: int = 0
 
     @property
     def last(self) -> Moment:
@@ -87,6 +90,11 @@ class DoseSession(msgspec.Struct, frozen=True, kw_only=True):
     def counted_ms(self) -> int:
         """Time with current that counts, in milliseconds."""
         return self.on_time_ms + self.open_ms
+
+    @property
+    def counted_pulses(self) -> int:
+        """Magnetic pulses that count."""
+        return self.pulses + self.open_pulses
 
     @property
     def counts(self) -> bool:
@@ -121,7 +129,8 @@ def fold(entries: Iterable[Entry]) -> tuple[DoseSession, ...]:
     for entry in entries:
         old = sessions.get(entry.session)
         new = _begun(entry) if entry.kind == "begin" else _gone_on(old, entry)
-        if new is None or (old is not None and entry.kind == "begin") or entry.charge_uc < 0 or entry.on_time_ms < 0:
+        least = min(entry.charge_uc, entry.on_time_ms, entry.pulses)
+        if new is None or (old is not None and entry.kind == "begin") or least < 0:
             raise ValueError(f"row {entry.seq}: `{entry.kind}` cannot stand there")
         sessions[entry.session] = new
     return tuple(sessions.values())
@@ -149,7 +158,9 @@ def _gone_on(session: DoseSession | None, entry: Entry) -> DoseSession | None:
         case "reserve":
             # Another gate replaces a reservation that was not used; what a dead guard left open was counted by `resume`.
             until = entry.at.later(entry.on_time_ms * NS_PER_MS)
-            return replace(session, open_uc=entry.charge_uc, open_ms=entry.on_time_ms, until=until)
+            return replace(
+                session, open_uc=entry.charge_uc, open_ms=entry.on_time_ms, open_pulses=entry.pulses, until=until
+            )
         case "settle":
             anything = entry.charge_uc or entry.on_time_ms
             return replace(
@@ -158,6 +169,8 @@ def _gone_on(session: DoseSession | None, entry: Entry) -> DoseSession | None:
                 on_time_ms=session.on_time_ms + entry.on_time_ms,
                 open_uc=0,
                 open_ms=0,
+                pulses=session.pulses + entry.pulses,
+                open_pulses=0,
                 flowed=entry.at if anything else session.flowed,
             )
         case "resume":
@@ -167,6 +180,8 @@ def _gone_on(session: DoseSession | None, entry: Entry) -> DoseSession | None:
                 on_time_ms=session.counted_ms,
                 open_uc=0,
                 open_ms=0,
+                pulses=session.counted_pulses,
+                open_pulses=0,
                 flowed=session.last,
                 blinded=session.blinded or entry.blinded,
             )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
-from devices.guard_state import Book, Booked, BookFailed, Settle
+from devices.guard_state import Book, Booked, BookFailed, BookPulses, Settle, SettlePulses
 from devices.stimulator import Identity
 
 _END_S: Final = 5.0
@@ -41,6 +41,25 @@ class DoseBook(Protocol):
         ...
 
 
+class PulseBook(DoseBook, Protocol):
+    """A dose book that also counts magnetic pulses."""
+
+    def used_pulses(self) -> int:
+        """Pulses that count against this session already."""
+        ...
+
+    def reserve_pulses(self, pulses: int, on_time_ms: int) -> None:
+        """As `reserve`."""
+        ...
+
+    def settle_pulses(self, pulses: int, on_time_ms: int) -> None:
+        """As `settle`."""
+        ...
+
+
+Job = Book | Settle | BookPulses | SettlePulses
+
+
 class MemoryDoseBook:
     """A dose book that lives as long as the process: for simulations, whose record is the session file."""
 
@@ -49,6 +68,8 @@ class MemoryDoseBook:
         self.on_time_ms = 0
         self.open_uc = 0
         self.open_ms = 0
+        self.pulses = 0
+        self.open_pulses = 0
 
     def take(self, identity: Identity) -> None:
         """Nobody's dose is on record here."""
@@ -71,11 +92,25 @@ class MemoryDoseBook:
         self.on_time_ms += on_time_ms
         self.open_uc = self.open_ms = 0
 
+    def used_pulses(self) -> int:
+        """Settled pulses plus the open reservation."""
+        return self.pulses + self.open_pulses
+
+    def reserve_pulses(self, pulses: int, on_time_ms: int) -> None:
+        """Open a reservation."""
+        self.open_pulses, self.open_ms = pulses, on_time_ms
+
+    def settle_pulses(self, pulses: int, on_time_ms: int) -> None:
+        """Close the reservation with what was given."""
+        self.pulses += pulses
+        self.on_time_ms += on_time_ms
+        self.open_pulses = self.open_ms = 0
+
 
 class Clerk(Protocol):
     """Carries out the guard's bookings in their order, and says what became of each reservation."""
 
-    def take(self, job: Book | Settle) -> None:
+    def take(self, job: Job) -> None:
         """Take one booking; never blocks, never raises."""
         ...
 
@@ -96,7 +131,7 @@ class InlineClerk:
         self._book = book
         self._results: deque[Booked | BookFailed] = deque()
 
-    def take(self, job: Book | Settle) -> None:
+    def take(self, job: Job) -> None:
         """Book now."""
         result = carry_out(self._book, job)
         if result is not None:
@@ -118,11 +153,11 @@ class ThreadClerk(InlineClerk):
 
     def __init__(self, book: DoseBook) -> None:
         super().__init__(book)
-        self._jobs: queue.SimpleQueue[Book | Settle | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._thread.start()
 
-    def take(self, job: Book | Settle) -> None:
+    def take(self, job: Job) -> None:
         """Hand it to the thread."""
         self._jobs.put(job)
 
@@ -137,13 +172,20 @@ class ThreadClerk(InlineClerk):
             super().take(job)
 
 
-def carry_out(book: DoseBook, job: Book | Settle) -> Booked | BookFailed | None:
+def carry_out(book: DoseBook, job: Job) -> Booked | BookFailed | None:
     """Book one job. A refund that fails is no failure of the guard's: what was reserved then counts in full."""
     try:
-        if isinstance(job, Book):
-            book.reserve(job.charge_uc, job.on_time_ms)
-            return Booked(job.seq)
-        book.settle(job.charge_uc, job.on_time_ms)
+        match job:
+            case Book():
+                book.reserve(job.charge_uc, job.on_time_ms)
+                return Booked(job.seq)
+            case BookPulses():
+                cast("PulseBook", book).reserve_pulses(job.pulses, job.on_time_ms)
+                return Booked(job.seq)
+            case Settle():
+                book.settle(job.charge_uc, job.on_time_ms)
+            case SettlePulses():
+                cast("PulseBook", book).settle_pulses(job.pulses, job.on_time_ms)
     except DoseBookError as error:
-        return BookFailed(job.seq, str(error)[:300]) if isinstance(job, Book) else None
+        return BookFailed(job.seq, str(error)[:300]) if isinstance(job, Book | BookPulses) else None
     return None

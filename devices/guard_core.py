@@ -5,7 +5,7 @@ The guard process drives it on the system's clock, simulation and replay on a vi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final, cast
 
 from msgspec.structs import replace
@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from devices import link
 from devices.dose_book import Clerk, DoseBook, DoseBookError, InlineClerk, MemoryDoseBook
 from devices.guard import step
+from devices.guard_shell import TICK, GuardShell
 from devices.guard_state import (
     FOREVER,
     LEASE_MS,
@@ -20,13 +21,9 @@ from devices.guard_state import (
     Announce,
     ArmDevice,
     Book,
-    DeviceFailure,
     DeviceStop,
     DisarmDevice,
-    EngineGone,
     Exit,
-    ExitCode,
-    Garbage,
     Heartbeat,
     Input,
     Params,
@@ -37,39 +34,26 @@ from devices.guard_state import (
     SetLevel,
     Settle,
     State,
-    Terminate,
-    Tick,
     arm_code,
     initial,
     make_params,
     report,
 )
 from devices.limits import LimitError, effective
-from devices.settings import Settings, digest
+from devices.settings import Settings
 from devices.stimulator import (
-    DeviceError,
-    DeviceLostError,
-    DeviceRefusedError,
-    DeviceUncertainError,
     GateStimulator,
     Stimulator,
-    StopClass,
 )
 from devices.units import NS_PER_MS, NS_PER_S
 
 __all__ = ["DoseBook", "DoseBookError", "GuardCore", "MemoryDoseBook", "guard_core"]
 
 MAX_HASTY: Final = 2
-_TICK: Final = Tick()
-_KINDS: Final[dict[type[DeviceError], str]] = {
-    DeviceRefusedError: "refused",
-    DeviceLostError: "lost",
-    DeviceUncertainError: "uncertain",
-}
 
 
-class GuardCore:
-    """The guard without clock, socket or process.
+class GuardCore(GuardShell):
+    """The guard of a current, without clock, socket or process.
 
     Construction opens the device, which drops it to zero before anything else (I09).
 
@@ -127,13 +111,9 @@ class GuardCore:
             stimulator.close()
             raise
         self.params: Params = replace(params, used_fc=used_uc * NS_PER_S, used_ns=used_ms * NS_PER_MS)
-        self._clerk = clerk(book)
+        super().__init__(settings, stimulator, clerk, book)
         self.state: State = initial(self.params)
-        self.exit_code: ExitCode | None = None
-        self._lost = False
-        self._hasty = 0
         self._limit_reasons = [*effective(settings, self.capabilities).sentences(), *book.notes()]
-        self._digest = digest(settings)
 
     @property
     def phase(self) -> Phase:
@@ -144,15 +124,6 @@ class GuardCore:
     def is_at_rest(self) -> bool:
         """Whether no current is commanded: only then may a file be touched."""
         return self.state.level_ua == 0 and self.state.target_ua == 0 and not self.state.flowed
-
-    @property
-    def device_lost(self) -> bool:
-        """Whether the line to the device has broken; it is then read no more than once a tick."""
-        return self._lost
-
-    def device_fileno(self) -> int:
-        """Descriptor that turns readable when the device has sent something; -1 where there is none."""
-        return self._stimulator.fileno()
 
     def welcome(self) -> link.Welcome:
         """What a fitting Hello is answered with, and what is sent again when the arm code changes."""
@@ -165,30 +136,16 @@ class GuardCore:
             arm_code=arm_code(self.params, self.state),
         )
 
-    def hello(self, message: link.Hello) -> link.Welcome | link.Refused:
-        """Compare versions and settings (I06)."""
-        if message.version != link.LINK_VERSION:
-            return link.Refused(seq=0, reason=f"link version {message.version}; this guard speaks {link.LINK_VERSION}")
-        if message.settings_sha256 != self._digest:
-            return link.Refused(seq=0, reason="the engine's settings differ from those that the guard has read")
-        return self.welcome()
-
     def report(self, t_ns: int) -> link.Report:
         """The state as it would be reported now."""
         return report(self.params, self.state, t_ns)
-
-    def handle_packet(self, t_ns: int, packet: bytes) -> list[link.FromGuard]:
-        """Take one packet of the engine; bytes that are no message count as garbage."""
-        try:
-            message = link.decode_to_guard(packet)
-        except link.LinkError as error:
-            return self.feed(t_ns, Garbage(str(error)[:200]))
-        return self.handle(t_ns, message)
 
     def handle(self, t_ns: int, message: link.ToGuard) -> list[link.FromGuard]:
         """Take one message of the engine; returns what to send to it."""
         if isinstance(message, link.Hello):
             return [self.hello(message)]
+        if isinstance(message, link.Pulses | link.ReservePulses):
+            return [link.Refused(seq=message.seq, reason="pulses were asked for, and this guard's device makes a current")]
         dropped = self.state.dropped
         out = self.feed(t_ns, message)
         taken = isinstance(message, link.Command) and self.state.dropped == dropped
@@ -196,75 +153,17 @@ class GuardCore:
             # A level acts when it comes, not with the next tick: half a tick of latency would be most of all there
             # is. Bounded, because a flood of levels on a slow line would stand between a stop and the device.
             self._hasty += 1
-            out += self.feed(t_ns, _TICK)
+            out += self.feed(t_ns, TICK)
         return out
 
-    def tick(self, t_ns: int) -> list[link.FromGuard]:
-        """Let time pass, after taking in what the device has sent; call every 10 ms."""
-        self._hasty = 0
-        out = self.device_ready(t_ns)
-        out += self.feed(t_ns, _TICK)
-        return out
+    @property
+    def forbidden(self) -> str:
+        """Why this device must not be armed in this session; empty where it may."""
+        return self.params.forbidden
 
-    def device_ready(self, t_ns: int) -> list[link.FromGuard]:
-        """Take in what the device has sent."""
-        out: list[link.FromGuard] = []
-        try:
-            readbacks = self._stimulator.poll(t_ns)
-        except DeviceError as error:
-            self._lost = self._lost or isinstance(error, DeviceLostError)
-            return self.feed(t_ns, _failure(error))
-        for readback in readbacks:
-            out += self.feed(t_ns, readback)
-        return out
-
-    def engine_gone(self, t_ns: int) -> list[link.FromGuard]:
-        """The engine's connection has ended."""
-        return self.feed(t_ns, EngineGone())
-
-    def garbage(self, t_ns: int, what: str) -> list[link.FromGuard]:
-        """The engine misused the link."""
-        return self.feed(t_ns, Garbage(what))
-
-    def terminate(self, t_ns: int) -> list[link.FromGuard]:
-        """The operating system asks the guard to end."""
-        return self.feed(t_ns, Terminate())
-
-    def feed(self, t_ns: int, event: Input) -> list[link.FromGuard]:
-        """Decide one input and carry out what follows; what the ledger answers becomes an input in turn."""
-        out: list[link.FromGuard] = []
-        self._decide(t_ns, event, out)
-        for result in self._clerk.results():
-            self._decide(t_ns, result, out)
-        return out
-
-    def _decide(self, t_ns: int, event: Input, out: list[link.FromGuard]) -> None:
+    def _decided(self, t_ns: int, event: Input) -> list[Action]:
         self.state, actions = step(self.params, self.state, t_ns, event)
-        if actions:
-            failure = self._perform(actions, out)
-            if failure is not None:
-                # One failure is told; what fails while answering it (a lost line) is repeated by the ticks anyway.
-                self.state, actions = step(self.params, self.state, t_ns, failure)
-                self._perform(actions, out)
-
-    def close(self) -> None:
-        """Cut, then let go of the device. Never raises."""
-        try:
-            self._stimulator.stop(StopClass.S0_CUT)
-        except DeviceError:
-            pass
-        finally:
-            self._stimulator.close()
-
-    def _perform(self, actions: Iterable[Action], out: list[link.FromGuard]) -> DeviceFailure | None:
-        """Carry out all actions, also those behind one that fails; returns the first failure."""
-        failure: DeviceFailure | None = None
-        for action in actions:
-            try:
-                self._act(action, out)
-            except DeviceError as error:
-                failure = failure or _failure(error)
-        return failure
+        return actions
 
     def _act(self, action: Action, out: list[link.FromGuard]) -> None:
         device = self._stimulator
@@ -292,11 +191,6 @@ class GuardCore:
                 out.append(self.welcome())
             case Exit():
                 self.exit_code = action.code
-
-
-def _failure(error: DeviceError) -> DeviceFailure:
-    kind = next((kind for cls, kind in _KINDS.items() if isinstance(error, cls)), "protocol")
-    return DeviceFailure(kind, str(error)[:300])
 
 
 def guard_core(settings: Settings, stimulator: Stimulator, arm_secret: bytes = b"simulation") -> GuardCore:

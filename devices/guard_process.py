@@ -30,16 +30,19 @@ import msgspec
 
 from devices import checklist, link, priority
 from devices.clock import Clock, SystemClock
-from devices.dose_book import DoseBook, DoseBookError, ThreadClerk
+from devices.dose_book import DoseBook, DoseBookError, PulseBook, ThreadClerk
 from devices.driver import DriverError
 from devices.guard_core import GuardCore
+from devices.guard_shell import GuardShell
 from devices.guard_state import FOREVER, TICK_NS, ExitCode
 from devices.ledger_book import LedgerBook
 from devices.limits import LimitError
 from devices.link_server import GuardRunningError, LinkServer, Peer
 from devices.link_socket import RuntimeDirectoryError
-from devices.registry import current_choice
-from devices.settings import Settings, decode
+from devices.pulse_core import PulseGuardCore
+from devices.pulse_settings import PulseLimitError, PulseSettings, decode
+from devices.registry import current_choice, pulse_choice
+from devices.settings import Settings
 from devices.stimulator import DeviceError
 from devices.units import NS_PER_S
 
@@ -54,7 +57,7 @@ class StartError(Exception):
     """The guard refuses to start; the text is one sentence for the operator."""
 
 
-def read_settings(path: Path) -> Settings:
+def read_settings(path: Path) -> Settings | PulseSettings:
     """Read and strictly decode the guard's settings.
 
     Raises
@@ -75,7 +78,7 @@ def read_settings(path: Path) -> Settings:
         raise StartError(f"settings {path}: {error}") from error
 
 
-def checklist_end_ns(settings: Settings, clock: Clock) -> int:
+def checklist_end_ns(settings: Settings | PulseSettings, clock: Clock) -> int:
     """Judge the pre-arm checklist, if there is one; until when it holds, on the lease clock.
 
     Raises
@@ -85,6 +88,8 @@ def checklist_end_ns(settings: Settings, clock: Clock) -> int:
     """
     if not settings.checklist:
         return FOREVER
+    if isinstance(settings, PulseSettings):
+        raise StartError("there is no pre-arm checklist for magnetic stimulation; leave session.checklist empty")
     wall_s = clock.wall_ns() / NS_PER_S
     today = dt.date.fromtimestamp(wall_s)  # noqa: DTZ012 - the form's date is the day here
     try:
@@ -95,13 +100,15 @@ def checklist_end_ns(settings: Settings, clock: Clock) -> int:
     return clock.now_ns() + round((checklist.end_of_day_s(today) - wall_s) * NS_PER_S)
 
 
-def open_core(settings: Settings, book: DoseBook, clerks: list[ThreadClerk], clock: Clock) -> GuardCore:
+def open_core(
+    settings: Settings | PulseSettings, book: PulseBook, clerks: list[ThreadClerk], clock: Clock
+) -> GuardShell:
     """Open the configured device, drop it to zero, and bind the guard to it.
 
     Parameters
     ----------
-    settings : Settings
-    book : DoseBook
+    settings : Settings or PulseSettings
+    book : PulseBook
     clerks : list of ThreadClerk
         The one who does the bookings is added here; the caller lets it go.
     clock : Clock
@@ -119,13 +126,17 @@ def open_core(settings: Settings, book: DoseBook, clerks: list[ThreadClerk], clo
 
     arm_until_ns = checklist_end_ns(settings, clock)
     try:
-        stimulator, _ = current_choice(settings.device)
-        core = GuardCore(settings, stimulator, secrets.token_bytes(32), book, clerk, arm_until_ns)
-    except (DriverError, DeviceError, LimitError, DoseBookError) as error:
+        core: GuardShell
+        secret = secrets.token_bytes(32)
+        if isinstance(settings, PulseSettings):
+            core = PulseGuardCore(settings, pulse_choice(settings.device)[0], secret, book, clerk, arm_until_ns)
+        else:
+            core = GuardCore(settings, current_choice(settings.device)[0], secret, book, clerk, arm_until_ns)
+    except (DriverError, DeviceError, LimitError, PulseLimitError, DoseBookError) as error:
         raise StartError(str(error)) from error
-    if core.params.forbidden:
+    if core.forbidden:
         core.close()
-        raise StartError(core.params.forbidden)
+        raise StartError(core.forbidden)
     return core
 
 
@@ -148,7 +159,7 @@ class Log:
         said = f"{report.phase}: {report.reason}"
         if said != self._last:
             self._last = said
-            self._lines.append(f"{t_ns / NS_PER_S:.3f} {said} ({report.level_ua} uA, {report.charge_uc} uC)")
+            self._lines.append(f"{t_ns / NS_PER_S:.3f} {said} ({_amount(report)})")
 
     def flush(self) -> None:
         """Write what has gathered; call only at rest."""
@@ -162,12 +173,18 @@ class Log:
                 return
 
 
+def _amount(report: link.Report) -> str:
+    if report.pulses or report.intensity_percent:
+        return f"{report.intensity_percent} %, {report.pulses} pulses"
+    return f"{report.level_ua} uA, {report.charge_uc} uC"
+
+
 class GuardLoop:
     """The event loop: device, socket, ticks and signals, in that order of urgency.
 
     Parameters
     ----------
-    core : GuardCore
+    core : GuardShell
         Decides and acts.
     server : LinkServer
         Already listening.
@@ -177,7 +194,7 @@ class GuardLoop:
         The lease clock.
     """
 
-    def __init__(self, core: GuardCore, server: LinkServer, log: Log, clock: Clock) -> None:
+    def __init__(self, core: GuardShell, server: LinkServer, log: Log, clock: Clock) -> None:
         self._core = core
         self._server = server
         self._log = log

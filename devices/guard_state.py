@@ -288,6 +288,21 @@ class Settle(msgspec.Struct, frozen=True):
     on_time_ms: int
 
 
+class BookPulses(msgspec.Struct, frozen=True):
+    """Commit this reservation before any pulse is given; `on_time_ms` is how long they take."""
+
+    seq: int
+    pulses: int
+    on_time_ms: int
+
+
+class SettlePulses(msgspec.Struct, frozen=True):
+    """The device is confirmed disarmed: at most this many were given, the rest of the reservation is refunded."""
+
+    pulses: int
+    on_time_ms: int
+
+
 class Send(msgspec.Struct, frozen=True):
     """Send this to the engine."""
 
@@ -312,7 +327,12 @@ Action = (
 
 def arm_code(params: Params, state: State) -> str:
     """The code that the operator must type now: five letters, new after each success and after three failures."""
-    digest = hashlib.blake2b(state.code_index.to_bytes(8, "big"), key=params.arm_secret, digest_size=5).digest()
+    return code_of(params.arm_secret, state.code_index)
+
+
+def code_of(arm_secret: bytes, index: int) -> str:
+    """The arm code of that number."""
+    digest = hashlib.blake2b(index.to_bytes(8, "big"), key=arm_secret, digest_size=5).digest()
     return "".join(_CODE_LETTERS[byte % len(_CODE_LETTERS)] for byte in digest)
 
 

@@ -20,6 +20,7 @@ from devices.clock import Clock
 from devices.dose import NS_PER_H, DoseSession, Entry, Kind, Moment, Standing, fold, standing
 from devices.dose_book import DoseBookError
 from devices.ledger import Ledger, LedgerError
+from devices.pulse_settings import PulseSettings
 from devices.settings import Settings
 from devices.stimulator import Identity
 
@@ -53,7 +54,7 @@ class LedgerBook:
 
     Parameters
     ----------
-    settings : Settings
+    settings : Settings or PulseSettings
         Names participant, session, ledger and what the study narrows.
     apart : Path
         Where an emulator's dose goes if the settings name no ledger.
@@ -61,7 +62,7 @@ class LedgerBook:
         For the wall clock, and the one that nobody can set.
     """
 
-    def __init__(self, settings: Settings, apart: Path, clock: Clock) -> None:
+    def __init__(self, settings: Settings | PulseSettings, apart: Path, clock: Clock) -> None:
         self._settings = settings
         self._apart = apart
         self._clock = clock
@@ -71,7 +72,7 @@ class LedgerBook:
         self._ledger: Ledger | None = None
         self._lock = -1
         self._standing: Standing | None = None
-        self._owed: tuple[int, int] | None = None
+        self._owed: tuple[int, int, int] | None = None
 
     @property
     def path(self) -> Path:
@@ -129,19 +130,38 @@ class LedgerBook:
 
     # ---- the guard's bookings
 
+    def used_pulses(self) -> int:
+        """As `used`, of magnetic pulses."""
+        old = self._standing.goes_on if self._standing is not None else None
+        return 0 if old is None else old.counted_pulses
+
     def reserve(self, charge_uc: int, on_time_ms: int) -> None:
         """Commit a reservation, and with it what an earlier gate still owes."""
+        self._reserve(charge_uc, on_time_ms, 0)
+
+    def reserve_pulses(self, pulses: int, on_time_ms: int) -> None:
+        """Commit a reservation of magnetic pulses."""
+        self._reserve(0, on_time_ms, pulses)
+
+    def settle(self, charge_uc: int, on_time_ms: int) -> None:
+        """Commit what a gate used; where that fails, the next booking commits both."""
+        self._settle(charge_uc, on_time_ms, 0)
+
+    def settle_pulses(self, pulses: int, on_time_ms: int) -> None:
+        """Commit how many pulses a gate gave."""
+        self._settle(0, on_time_ms, pulses)
+
+    def _reserve(self, charge_uc: int, on_time_ms: int, pulses: int) -> None:
         with self._writing() as book:
             now = moment(self._clock)
             book.check_clock(now)
             self._pay(book, now)
-            self._put(book, "reserve", now, charge_uc, on_time_ms)
+            self._put(book, "reserve", now, charge_uc, on_time_ms, pulses)
         self._owed = None
 
-    def settle(self, charge_uc: int, on_time_ms: int) -> None:
-        """Commit what a gate used; where that fails, the next booking commits both."""
-        owed = self._owed or (0, 0)
-        self._owed = (owed[0] + charge_uc, owed[1] + on_time_ms)
+    def _settle(self, charge_uc: int, on_time_ms: int, pulses: int) -> None:
+        owed = self._owed or (0, 0, 0)
+        self._owed = (owed[0] + charge_uc, owed[1] + on_time_ms, owed[2] + pulses)
         with self._writing() as book:
             self._pay(book, moment(self._clock))
         self._owed = None
@@ -222,7 +242,7 @@ class LedgerBook:
         if self._owed is not None:
             self._put(book, "settle", now, *self._owed)
 
-    def _put(self, book: Ledger, kind: Kind, now: Moment, charge_uc: int = 0, on_time_ms: int = 0) -> None:
+    def _put(self, book: Ledger, kind: Kind, now: Moment, charge_uc: int = 0, on_time_ms: int = 0, pulses: int = 0) -> None:
         """Add a row of this session, which begins, or goes on, with the first that this guard writes."""
         # A clock that was set back while current flowed must not make that current look older.
         now = msgspec.structs.replace(now, wall_ns=max(now.wall_ns, book.newest_ns))
@@ -230,14 +250,16 @@ class LedgerBook:
         if session is None:
             old = self._standing.goes_on if self._standing is not None else None
             session = book.next_seq if old is None else old.number
-            self._put_row(book, session, "begin" if old is None else "resume", now, 0, 0)
-        self._put_row(book, session, kind, now, charge_uc, on_time_ms)
+            self._put_row(book, session, "begin" if old is None else "resume", now, 0, 0, 0)
+        self._put_row(book, session, kind, now, charge_uc, on_time_ms, pulses)
 
     def _session(self, book: Ledger) -> int | None:
         """Number of the session that this guard writes to; None before its first row. The file knows, whatever failed."""
         return next((entry.session for entry in reversed(book.entries) if entry.run == self._run), None)
 
-    def _put_row(self, book: Ledger, session: int, kind: Kind, now: Moment, charge_uc: int, on_time_ms: int) -> None:
+    def _put_row(
+        self, book: Ledger, session: int, kind: Kind, now: Moment, charge_uc: int, on_time_ms: int, pulses: int
+    ) -> None:
         starts = kind in ("begin", "resume")
         entry = Entry(
             seq=book.next_seq,
@@ -252,5 +274,6 @@ class LedgerBook:
             at=now,
             charge_uc=charge_uc,
             on_time_ms=on_time_ms,
+            pulses=pulses,
         )
         book.put(entry)

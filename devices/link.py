@@ -10,9 +10,10 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 from msgspec import Meta
 
+from devices.pulses import PulseCapabilities
 from devices.stimulator import Capabilities, Identity
 
-LINK_VERSION: Final = 1
+LINK_VERSION: Final = 2
 MAX_PACKET_BYTES: Final = 16_384
 
 _T = TypeVar("_T")
@@ -59,6 +60,22 @@ class Command(_Message, frozen=True, tag="command"):
     decision: int
 
 
+class ReservePulses(_Message, frozen=True, tag="reserve_pulses"):
+    """Before the first train of a gate: how many pulses it can need."""
+
+    seq: Seq
+    pulses: Annotated[int, Meta(ge=0, le=100_000)]
+
+
+class Pulses(_Message, frozen=True, tag="pulses"):
+    """Pulses of this intensity (percent of the greatest output; 0: none) may be given until `deadline_ns`, as `Command`."""
+
+    seq: Seq
+    intensity_percent: Annotated[int, Meta(ge=0, le=1000)]
+    deadline_ns: int
+    decision: int
+
+
 class Stop(_Message, frozen=True, tag="stop"):
     """Stop now, by class 0 (cut), 1 (abort ramp) or 2 (session ramp). Needs no Hello; always works (I28)."""
 
@@ -79,21 +96,26 @@ class Goodbye(_Message, frozen=True, tag="goodbye"):
     reason: Reason
 
 
-ToGuard = Hello | Arm | Reserve | Command | Stop | Reset | Goodbye
+ToGuard = Hello | Arm | Reserve | Command | ReservePulses | Pulses | Stop | Reset | Goodbye
 
 
 # ---- guard to engine
 
 
 class Welcome(_Message, frozen=True, tag="welcome"):
-    """Answer to Hello: the device, its limits in force, and the code the operator must type."""
+    """Answer to Hello: the device, its limits in force, and the code the operator must type.
+
+    `capabilities` is that of a current stimulator, `pulse_capabilities` that of one that gives pulses; the other is None.
+    """
 
     version: int
     identity: Identity
-    capabilities: Capabilities
+    capabilities: Capabilities | None
     max_level_ua: int
     limit_reasons: list[str]
     arm_code: str
+    pulse_capabilities: PulseCapabilities | None = None
+    max_intensity_percent: int = 0
 
 
 class Refused(_Message, frozen=True, tag="refused"):
@@ -108,7 +130,8 @@ class Report(_Message, frozen=True, tag="report"):
 
     phase: ``zeroing``, ``safe`` (disarmed at zero), ``armed``, ``live`` (current may flow), ``aborting`` (S1),
     ``ending`` (S2), ``stopped`` (at zero after S1: needs reset and arm), ``latched`` (after S0: likewise).
-    Currents are magnitudes except `measured_ua`, which is signed. Charge is what was used, in microcoulomb.
+    Currents are magnitudes except `measured_ua`, which is signed. Charge is what was used, in microcoulomb. Of pulses:
+    `intensity_percent` is above 0 while any may come, `pulses` the most that may have been given in this session.
     """
 
     t_ns: int
@@ -124,6 +147,10 @@ class Report(_Message, frozen=True, tag="report"):
     on_time_ms: int
     dropped: int
     lease_left_ms: int
+    intensity_percent: int = 0
+    pulses: int = 0
+    reserved_pulses: int = 0
+    coil_c: float | None = None
 
 
 FromGuard = Welcome | Refused | Report

@@ -24,6 +24,7 @@ BUILT_IN: Final = {
     "nic2": "devices.nic2",
     "labjack": "devices.labjack",
     "simulated": "devices.mock.simulated",
+    "magstim": "devices.magstim",
 }
 
 
@@ -82,6 +83,23 @@ def current_choice(device: Device) -> tuple[Stimulator, Capabilities]:
     choice = choose(device)
     if not isinstance(choice.driver, Driver):
         raise DriverError(f"key `device.driver` is {device.driver}: it gives pulses, and this session asks for a current")
+    return (
+        choice.driver.build(choice.mode, choice.port, choice.options),
+        choice.driver.capabilities(choice.mode, choice.options),
+    )
+
+
+def pulse_choice(device: Device) -> tuple[PulseStimulator, PulseCapabilities]:
+    """The chosen driver of a pulse stimulator, not yet opened, and what it can do.
+
+    Raises
+    ------
+    DriverError
+        As `choose` and `Choice.build`; also where the driver makes a current.
+    """
+    choice = choose(device)
+    if not isinstance(choice.driver, PulseDriver):
+        raise DriverError(f"key `device.driver` is {device.driver}: it makes a current, and this session asks for pulses")
     return (
         choice.driver.build(choice.mode, choice.port, choice.options),
         choice.driver.capabilities(choice.mode, choice.options),

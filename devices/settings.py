@@ -92,8 +92,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     blinded: bool = False
 
 
-def encode(settings: Settings) -> bytes:
-    """Canonical bytes of `settings`; what both processes hash."""
+def encode(settings: msgspec.Struct) -> bytes:
+    """Canonical bytes of a guard's settings, of whichever kind; what both processes hash."""
     return msgspec.json.encode(settings, order="deterministic")
 
 
@@ -110,6 +110,6 @@ def decode(data: bytes) -> Settings:
     return msgspec.json.decode(data, type=Settings, strict=True)
 
 
-def digest(settings: Settings) -> str:
+def digest(settings: msgspec.Struct) -> str:
     """SHA-256 of the canonical bytes, as 64 hexadecimal digits."""
     return hashlib.sha256(encode(settings)).hexdigest()

@@ -9,6 +9,7 @@ import msgspec
 
 from devices.guard_state import LEASE_MS
 from devices.limits import ABORT_SLEW_UA_S, EffectiveLimits
+from devices.pulses import PulseCapabilities
 from devices.stimulator import Capabilities, StopClass
 
 SLACK_S: Final = 0.15
@@ -91,6 +92,33 @@ def time_to_zero(capabilities: Capabilities, limits: EffectiveLimits, ramp_s: fl
         ),
     ]
     return rows
+
+
+def time_to_no_pulse(can: PulseCapabilities) -> list[TimeToZero]:
+    """The same of a pulse stimulator: how long after each fault a pulse can still come."""
+    reach_s = TICK_S + SLACK_S + can.command_latency_s
+    s0, s1, s2 = StopClass.S0_CUT, StopClass.S1_ABORT_RAMP, StopClass.S2_SESSION_RAMP
+    silent_s = max(STALE_S, 4.0 * can.readback_interval_s)
+    ends = [can.host_timeout_s] if can.hardware_watchdog else []
+    ends += [can.max_train_s] if can.self_expiring_lease else []
+    alone_s = min(ends) + DEVICE_SLACK_S + can.command_latency_s if ends else None
+    rows = (
+        ("emergency stop", s0, reach_s, "the stimulator is disarmed"),
+        ("the EEG stream stops or stalls", s1, STALE_S + reach_s, "the stimulator is disarmed"),
+        ("the engine dies", s1, reach_s, "the guard disarms"),
+        ("the engine hangs", s1, LEASE_S + reach_s, "its lease ends and the guard disarms"),
+        ("a pulse too strong, too early or too many, or a fault", s0, can.readback_interval_s + reach_s, "the guard disarms"),
+        ("the coil is too warm", s1, 1.0 + can.readback_interval_s + reach_s, "the guard disarms"),
+        ("the device answers late or not at all", s1, silent_s + reach_s, "the guard disarms"),
+        ("the guard dies or hangs, the cable is pulled, or the host stops", s0, alone_s, "the device disarms by itself"),
+        ("ordinary stop, end of session, pulses used up", s2, reach_s, "the stimulator is disarmed"),
+    )
+    table = []
+    for cause, stop_class, bound_s, how in rows:
+        bound = None if bound_s is None else math.ceil(bound_s * 100.0 - 1e-6) / 100.0
+        words = f"{cause}: nothing ends the pulses" if bound is None else f"{cause}: {how} within {bound:g} s"
+        table.append(TimeToZero(cause=cause, stop_class=stop_class, bound_s=bound, words=words))
+    return table
 
 
 def _device_rows(capabilities: Capabilities, seen_s: float, cut_s: float) -> list[TimeToZero]:

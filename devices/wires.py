@@ -8,17 +8,30 @@ import os
 import select
 import termios
 import time
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Literal, Protocol
 
 import serial
 
 from devices.clock import Clock
 from devices.stimulator import DeviceLostError, DeviceNotFoundError
 
-if TYPE_CHECKING:
-    from devices.mock.stimulator import StimulatorModel
-
 BAUD: Final = 115_200
+
+
+class WiredModel(Protocol):
+    """A mock device as a wire sees it."""
+
+    def receive(self, data: bytes, t_ns: int) -> None:
+        """Bytes from the host."""
+        ...
+
+    def advance(self, t_ns: int) -> None:
+        """Let time pass."""
+        ...
+
+    def take_output(self) -> bytes:
+        """What the device has said."""
+        ...
 
 
 class Wire(Protocol):
@@ -61,10 +74,16 @@ class SerialWire:
     ----------
     port : str
         Path such as ``/dev/ttyUSB0``.
+    baud : int
+        Bits a second; 8N1 and no flow control whatever it is.
+    rts : {"raised", "low"}
+        Where the request-to-send line rests: a device that takes it for a trigger needs it low.
     """
 
-    def __init__(self, port: str) -> None:
+    def __init__(self, port: str, baud: int = BAUD, rts: Literal["raised", "low"] = "raised") -> None:
         self._port = port
+        self._baud = baud
+        self._rts = rts
         self._serial: serial.Serial | None = None
 
     @property
@@ -73,7 +92,7 @@ class SerialWire:
         return self._port
 
     def open(self) -> None:
-        """Open at 115 200 baud, 8N1, no flow control, locked against others.
+        """Open, locked against others.
 
         Raises
         ------
@@ -82,7 +101,9 @@ class SerialWire:
         """
         self.close()
         try:
-            line = serial.Serial(self._port, BAUD, timeout=0, write_timeout=0, exclusive=True)
+            line = serial.Serial(None, self._baud, timeout=0, write_timeout=0, exclusive=True)
+            line.port, line.rts = self._port, self._rts == "raised"
+            line.open()
         except (serial.SerialException, ValueError, OSError) as error:
             raise DeviceNotFoundError(self._why(error)) from error
         # Read returns nothing only at a hang-up: without this an empty line and a pulled cable look the same.
@@ -172,13 +193,13 @@ class InProcessWire:
 
     Parameters
     ----------
-    model : StimulatorModel
+    model : WiredModel
         The device.
     clock : Clock
         Tells it the time; nothing here moves it.
     """
 
-    def __init__(self, model: StimulatorModel, clock: Clock) -> None:
+    def __init__(self, model: WiredModel, clock: Clock) -> None:
         self._model = model
         self._clock = clock
 

@@ -29,7 +29,7 @@ import numpy as np
 from devices import link, settings
 from devices.clock import SystemClock
 from devices.guard_core import GuardCore, MemoryDoseBook
-from devices.guard_process import GuardLoop, Log, read_settings
+from devices.guard_process import GuardLoop, Log
 from devices.link_server import LinkServer
 from devices.link_socket import GuardClient, socket_path
 from devices.reference import ReferenceStimulator, SerialWire
@@ -276,7 +276,7 @@ class _NotingCore(GuardCore):
 
 
 def _guard(settings_path: str, where: str, log: str) -> None:
-    guarded = read_settings(Path(settings_path))
+    guarded = settings.decode(Path(settings_path).read_bytes())
     server = LinkServer(Path(where))
     core = _NotingCore(guarded, _NotingDriver(guarded.device.port), b"bench")
     null = os.open(os.devnull, os.O_WRONLY)

@@ -68,7 +68,8 @@ def check(
     if as_json:
         typer.echo(msgspec.json.encode(result).decode())
     elif rows:
-        table = Table(box=None, title="time to zero current with this device", title_justify="left", pad_edge=False)
+        what = "zero current" if chosen.pulses is None else "the last pulse"
+        table = Table(box=None, title=f"time to {what} with this device", title_justify="left", pad_edge=False)
         table.add_column("after", overflow="fold")
         table.add_column("stop", no_wrap=True)
         table.add_column("at most", no_wrap=True, justify="right")
@@ -225,6 +226,7 @@ def mock_stimulator(
     fault: Annotated[
         list[str] | None, typer.Option(metavar="NAME[:key=value,...][@SECONDS]", help="Inject a fault; repeatable.")
     ] = None,
+    firmware: Annotated[str | None, typer.Option(help="Which firmware to be, where the emulator knows several.")] = None,
     electrodes: Annotated[
         str | None, typer.Option(metavar="NAME[:key=value,...]", help="Electrodes and skin; see --list-electrodes.")
     ] = None,
@@ -271,7 +273,7 @@ def mock_stimulator(
     arguments = ["--seed", str(seed)]
     given: dict[str, object] = {
         "--link": link, "--listen": listen, "--meter": meter, "--control": control, "--electrodes": electrodes,
-        "--gate": gate, "--outlet": outlet, "--resistor": resistor,
+        "--gate": gate, "--outlet": outlet, "--resistor": resistor, "--firmware": firmware,
     }  # fmt: skip
     for option, value in given.items():
         if value is not None:

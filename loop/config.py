@@ -13,8 +13,16 @@ import msgspec
 from msgspec import Meta
 
 from devices import limits, registry, settings
-from devices.driver import DriverError
+from devices.driver import DriverError, PulseDriver
 from devices.mock.patient_settings import PatientSettings
+from devices.pulse_settings import (
+    PulseCeilings,
+    PulseLimitError,
+    PulseSettings,
+    PulseStimulation,
+    check_pulse_settings,
+    gate_s,
+)
 from loop.config_words import os_words, sentence
 
 MAX_BYTES = 1_000_000
@@ -188,6 +196,8 @@ class Config(_Table, frozen=True):
     limits: settings.Limits | None = None
     device: settings.Device | None = None
     dose: settings.Dose = settings.Dose()
+    pulses: PulseStimulation | None = None
+    pulse_limits: PulseCeilings | None = None
 
     @property
     def may_follow_evidence(self) -> bool:
@@ -312,9 +322,74 @@ def guard_settings(
     )
 
 
+def pulse_guard_settings(
+    config: Config, session: str, *, input_is_simulated: bool, checklist: str = ""
+) -> PulseSettings:
+    """As `guard_settings`, for a session that gives pulses.
+
+    Raises
+    ------
+    ConfigError
+        If the configuration gives none.
+    """
+    if config.pulses is None or config.pulse_limits is None or config.device is None:
+        raise ConfigError("this configuration has no [pulses], [pulse_limits] and [device]; there is nothing to guard")
+    return PulseSettings(
+        session=session,
+        pulses=config.pulses,
+        pulse_limits=config.pulse_limits,
+        device=config.device,
+        input_is_simulated=input_is_simulated,
+        participant=config.session.participant,
+        dose=config.dose,
+        checklist=checklist,
+        blinded=config.allocation is not None,
+    )
+
+
+def _check_pulses(config: Config, pulses: PulseStimulation, where: str) -> None:
+    """A session of magnetic pulses: what goes with them, and what cannot."""
+    for table in ("stimulation", "limits"):
+        if getattr(config, table) is not None:
+            raise ConfigError(f"{where}: tables `pulses` and `{table}` exclude each other: a session gives pulses or a current")
+    if config.pulse_limits is None or config.device is None:
+        missing = "pulse_limits" if config.pulse_limits is None else "device"
+        raise ConfigError(f"{where}: key `{missing}` is missing: [pulses] needs it in full; nothing that limits has a default")
+    if config.session.arm not in ("closed_loop", "open_loop", "feedback_only"):
+        raise ConfigError(
+            f"{where}: key `session.arm` is {config.session.arm}: with [pulses] it is closed_loop, open_loop or feedback_only; "
+            "a sham of pulses needs another coil, which no software can choose"
+        )
+    if config.stimulates and config.source.kind != "lsl":
+        raise ConfigError(
+            f"{where}: key `source.kind` is {config.source.kind}: pulses are given in live sessions only; write lsl, or arm "
+            "feedback_only"
+        )
+    try:
+        check_pulse_settings(pulses, config.pulse_limits)
+        choice = registry.choose(config.device) if config.device.driver in registry.BUILT_IN else None
+    except (PulseLimitError, DriverError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+    if choice is not None and not isinstance(choice.driver, PulseDriver):
+        driver = config.device.driver
+        raise ConfigError(f"{where}: key `device.driver` is {driver}, which makes a current; [pulses] asks for pulses")
+    _check_room(config, gate_s(pulses), where)
+
+
+def _check_room(config: Config, one_gate_s: float, where: str) -> None:
+    room_s = config.policy.max_duty * config.policy.duty_window_s
+    if one_gate_s > room_s:
+        raise ConfigError(
+            f"{where}: keys `policy.max_duty` and `policy.duty_window_s` leave room for {room_s:g} s of current, but one "
+            f"gate takes {one_gate_s:g} s; it could never open"
+        )
+
+
 def _check(config: Config, where: str) -> None:
     """What no single field can tell."""
-    if config.stimulates:
+    if config.pulses is not None:
+        _check_pulses(config, config.pulses, where)
+    elif config.stimulates:
         for table in ("stimulation", "limits", "device"):
             if getattr(config, table) is None:
                 raise ConfigError(
@@ -333,13 +408,7 @@ def _check(config: Config, where: str) -> None:
                 registry.choose(config.device)
             except DriverError as error:
                 raise ConfigError(f"{where}: {error}") from error
-        gate_s = 2 * config.stimulation.ramp_s + config.stimulation.hold_s
-        room_s = config.policy.max_duty * config.policy.duty_window_s
-        if gate_s > room_s:
-            raise ConfigError(
-                f"{where}: keys `policy.max_duty` and `policy.duty_window_s` leave room for {room_s:g} s of current, but one "
-                f"gate takes {gate_s:g} s; it could never open"
-            )
+        _check_room(config, 2 * config.stimulation.ramp_s + config.stimulation.hold_s, where)
     if (config.session.arm == "allotted") != (config.allocation is not None):
         raise ConfigError(
             f"{where}: key `session.arm` is {config.session.arm}: arm allotted and the table [allocation] go together; give "

@@ -325,10 +325,13 @@ class Incident(_Output, frozen=True, tag="incident"):
     answer: str
 
 
+ForGuard = link.Arm | link.Reserve | link.Command | link.ReservePulses | link.Pulses | link.Stop | link.Reset | link.Goodbye
+
+
 class ToGuard(_Output, frozen=True, tag="to_guard"):
     """A message for the guard; `decision` is its cause."""
 
-    message: link.Arm | link.Reserve | link.Command | link.Stop | link.Reset | link.Goodbye
+    message: ForGuard
     decision: int
 
 

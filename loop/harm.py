@@ -29,7 +29,7 @@ from scipy import special
 
 from loop.config import HarmTable
 
-Polarity = Literal["anodal", "cathodal", "sham"]
+Polarity = Literal["anodal", "cathodal", "sham", "pulses"]
 Float64s = npt.NDArray[np.float64]
 
 # Prior odds of "nothing got worse" against harm in one channel: one half against one quarter.
@@ -76,7 +76,7 @@ class Probe(NamedTuple):
 
 
 class OnBlock(NamedTuple):
-    """An ON block: which polarity, and how much charge flowed (0 for sham)."""
+    """An ON block: which polarity, and how much charge flowed (0 for sham); of pulses, how many."""
 
     polarity: Polarity
     charge_uc: float
@@ -317,7 +317,8 @@ def _finding(state: Probing, what: str, unit: str, harm: Harm) -> _Finding:
     probability = float(probability_of(harm))
     j = np.arange(1, len(state.blocks) + 1, dtype=np.float64)
     first = int(np.argmax(harm.factor / (j * (j + 1.0))))
-    charge_c = 1e-6 * sum(block.charge_uc for block in state.blocks[first:])
-    since = f"since ON block {first + 1} of {len(state.blocks)} ({state.blocks[first].polarity}, {charge_c:.2f} C)"
+    kind, dose = state.blocks[first].polarity, sum(block.charge_uc for block in state.blocks[first:])
+    amount = f"{dose:.0f} pulses" if kind == "pulses" else f"{kind}, {1e-6 * dose:.2f} C"
+    since = f"since ON block {first + 1} of {len(state.blocks)} ({amount})"
     rise = f"{what} higher by {harm.rise[first]:.2g} {unit}"
     return _Finding(probability, f"{rise} {since}, probability of harm {probability:.3f}")

@@ -38,6 +38,8 @@ class HarmWatch:
     def __init__(self, config: Config) -> None:
         self._table = config.harm
         self._polarity: harm.Polarity | None = config.stimulation.polarity if config.stimulation is not None else None
+        if config.pulses is not None:
+            self._polarity = "pulses"
         self._must_be_clear = True
         self._works = config.stimulates
         self._state: harm.Probing | harm.Stimulating = harm.Probing()
@@ -77,7 +79,7 @@ class HarmWatch:
                 pass
 
     def take_charge(self, charge_uc: int) -> None:
-        """Note the session's charge so far, as the guard counts it."""
+        """Note the session's charge so far, or its pulses, as the guard counts them."""
         self._charge_uc = charge_uc
 
     def take_index(self, excess: float, surprise: float) -> None:

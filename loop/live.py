@@ -159,6 +159,7 @@ class LiveSession:
         self._calibration = calibration
         self._allotted = allotted
         self._blinded = config.allocation.code if config.allocation is not None else ""
+        self._unit = "mA" if config.pulses is None else "%"
         self._source = source
         self._recorder = recorder
         self._guard = guard
@@ -381,7 +382,8 @@ class LiveSession:
         engine = self._engine
         bad = f" · bad: {','.join(engine.bad_channels)}" if engine.bad_channels else ""
         stream = "" if self._connected else " · NO STREAM"
-        shown = f"{engine.level_ua / 1000:.2f} mA · evidence {engine.evidence:.1f}"
+        level = f"{engine.level_ua / 1000:.2f} mA" if self._unit == "mA" else f"{engine.level_ua} %"
+        shown = f"{level} · evidence {engine.evidence:.1f}"
         self._screen.status(
             f"{engine.phase} · {f'code {self._blinded}' if self._blinded else shown}"
             f" · guard {self._phase or '-'}{stream}{bad} · ? help"

@@ -17,10 +17,12 @@ from devices import checklist, limits, link
 from devices.clock import SystemClock
 from devices.dose_book import DoseBookError
 from devices.driver import DriverError
+from devices.pulse_settings import PulseSettings
+from devices.pulses import PulseCapabilities
 from devices.registry import choose
-from devices.settings import Device
+from devices.settings import Device, Settings
 from devices.stimulator import Capabilities
-from devices.time_to_zero import TimeToZero, time_to_zero
+from devices.time_to_zero import TimeToZero, time_to_no_pulse, time_to_zero
 from devices.units import NS_PER_S
 from loop import config as configuration
 from loop.allotment import allotment_of
@@ -101,12 +103,16 @@ def _arm(config: Config) -> Finding:
 
 def _form(config: Config) -> Finding:
     """The pre-arm checklist, before anybody sits down."""
-    assert config.stimulation is not None
     where = config.session.checklist
     if not where:
         detail = "none is named by session.checklist; a real stimulator needs one (`cereloop checklist`)"
+        if config.pulses is not None:
+            detail = "there is none for magnetic stimulation yet, so only an emulator can be armed"
         return Finding(item="checklist", ok=None, detail=detail)
     today = dt.datetime.now().astimezone().date()
+    if config.stimulation is None:
+        detail = "there is no form for magnetic stimulation; leave session.checklist empty"
+        return Finding(item="checklist", ok=False, detail=detail)
     try:
         form = checklist.parse(checklist_text(config), where)
         checklist.check(form, config.session.participant, config.stimulation, today, where)
@@ -196,7 +202,12 @@ def _watch(config: Config, source: LslSource) -> Iterator[Finding]:
 
 
 def _device(config: Config, simulated: bool, form: str) -> Iterator[Finding | TimeToZero]:
-    guarded = configuration.guard_settings(config, f"check-{os.getpid()}", input_is_simulated=simulated, checklist=form)
+    name = f"check-{os.getpid()}"
+    guarded: Settings | PulseSettings
+    if config.pulses is not None:
+        guarded = configuration.pulse_guard_settings(config, name, input_is_simulated=simulated, checklist=form)
+    else:
+        guarded = configuration.guard_settings(config, name, input_is_simulated=simulated, checklist=form)
     for finding in _driver(guarded.device):
         yield finding
         if finding.ok is False:
@@ -205,8 +216,7 @@ def _device(config: Config, simulated: bool, form: str) -> Iterator[Finding | Ti
         guard = GuardProcess(guarded)
     except SessionError as error:
         yield Finding(item="device", ok=False, detail=str(error))
-        for row in time_to_zero_of(config):
-            yield row
+        yield from time_to_zero_of(config)
         return
     try:
         welcome = guard.welcome
@@ -216,11 +226,14 @@ def _device(config: Config, simulated: bool, form: str) -> Iterator[Finding | Ti
             yield Finding(item="limit", ok=True, detail=sentence)
         if config.dose.ledger or not welcome.identity.emulator:
             yield _dose(config, emulated=welcome.identity.emulator)
-        yield _contact(guard, guarded.limits.arm_below_ohm)
-        assert config.stimulation is not None
-        ramp_s = config.stimulation.ramp_s
-        for row in time_to_zero(welcome.capabilities, limits.effective(guarded, welcome.capabilities), ramp_s):
-            yield row
+        if isinstance(guarded, PulseSettings):
+            yield _coil(guard, guarded.pulse_limits.max_coil_c)
+            if welcome.pulse_capabilities is not None:
+                yield from time_to_no_pulse(welcome.pulse_capabilities)
+        elif welcome.capabilities is not None:
+            yield _contact(guard, guarded.limits.arm_below_ohm)
+            ramp_s = guarded.stimulation.ramp_s
+            yield from time_to_zero(welcome.capabilities, limits.effective(guarded, welcome.capabilities), ramp_s)
     finally:
         guard.client.send(link.Goodbye(reason="check is done"))
         with contextlib.suppress(SessionError):
@@ -235,7 +248,8 @@ def _dose(config: Config, *, emulated: bool) -> Finding:
         )
     except DoseBookError as error:
         return Finding(item="dose", ok=False, detail=str(error))
-    return Finding(item="dose", ok=not report.refusal, detail=f"{report.participant}: {sentence(report)}")
+    said = sentence(report) if config.pulses is None else report.refusal or "a session may begin or go on"
+    return Finding(item="dose", ok=not report.refusal, detail=f"{report.participant}: {said}")
 
 
 def _driver(device: Device) -> Iterator[Finding]:
@@ -268,8 +282,28 @@ def _contact(guard: GuardProcess, arm_below_ohm: int) -> Finding:
     return Finding(item="impedance", ok=False, detail=f"not measured within {_DEVICE_S:g} s; the guard is {phase} ({reason})")
 
 
+def _coil(guard: GuardProcess, max_coil_c: float) -> Finding:
+    """Wait for the guard to be safe and the device to have told the coil's temperature."""
+    deadline_s = time.monotonic() + 2 * _DEVICE_S
+    phase, reason = "silent", ""
+    while time.monotonic() < deadline_s and not guard.client.closed:
+        for message in guard.client.receive():
+            if not isinstance(message, link.Report):
+                continue
+            phase, reason = message.phase, message.reason
+            if phase == "safe" and message.coil_c is not None:
+                detail = f"{message.coil_c:.1f} degrees Celsius; arming needs at most {max_coil_c:g}"
+                return Finding(item="coil", ok=message.coil_c <= max_coil_c, detail=detail)
+        time.sleep(0.01)
+    detail = f"no temperature within {2 * _DEVICE_S:g} s; the guard is {phase} ({reason})"
+    return Finding(item="coil", ok=False, detail=detail)
+
+
 def time_to_zero_of(config: Config) -> list[TimeToZero]:
     """The table of the configured driver, where the device itself cannot be asked."""
+    if config.device is not None and config.pulses is not None:
+        can = choose(config.device).capabilities
+        return time_to_no_pulse(can) if isinstance(can, PulseCapabilities) else []
     guarded = configuration.guard_settings(config, "check", input_is_simulated=True)
     assert config.stimulation is not None
     try:

@@ -19,6 +19,7 @@ import msgspec
 from devices import checklist, link, priority, settings
 from devices.clock import SystemClock, VirtualClock
 from devices.link_socket import GuardClient, GuardUnreachableError, socket_path
+from devices.pulse_settings import PulseSettings
 from loop import config as configuration
 from loop.allotment import allotment_of
 from loop.calibration import file as calibration_file
@@ -177,7 +178,7 @@ class GuardProcess:
 
     Parameters
     ----------
-    guarded : settings.Settings
+    guarded : Settings or PulseSettings
         What it shall read by itself.
 
     Raises
@@ -186,7 +187,7 @@ class GuardProcess:
         If it refuses to start; its own sentence says why.
     """
 
-    def __init__(self, guarded: settings.Settings) -> None:
+    def __init__(self, guarded: settings.Settings | PulseSettings) -> None:
         self._socket = socket_path(guarded.session)
         self._settings_path = self._socket.with_suffix(".settings.json")
         self._log_path = self._socket.with_suffix(".log")
@@ -322,9 +323,8 @@ def live(config: Config, path: Path | None, screen: Screen, operator: OperatorLi
         recorder: ProcessRecorder | None = None
         try:
             if config.stimulates:
-                guarded = configuration.guard_settings(
-                    config, name, input_is_simulated=source.info.simulated, checklist=form
-                )
+                make = configuration.guard_settings if config.pulses is None else configuration.pulse_guard_settings
+                guarded = make(config, name, input_is_simulated=source.info.simulated, checklist=form)
                 guard = GuardProcess(guarded)
             meta = session_meta(config, "live", name, msgspec.json.encode(source.info).decode(), allotment.sealed, form)
             recorder = ProcessRecorder(where, meta, clock, machine_key=allotment.machine_key)

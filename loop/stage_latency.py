@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy import signal
 
 from devices.guard_state import TICK_NS as GUARD_TICK_NS
+from devices.pulse_settings import GATE_ALLOWANCE_S, gate_s
 from devices.units import NS_PER_S
 from loop import estimator
 from loop.config import Config
@@ -194,8 +195,7 @@ def _window(name: str, ticks: tuple[int, int]) -> StageLatency:
 
 def _to_current(config: Config) -> list[StageLatency]:
     """From a verdict to the plateau."""
-    assert config.stimulation is not None
-    return [
+    ticks = [
         StageLatency(
             name="engine tick",
             what="the gate steps at ticks; live, a tick follows each chunk at once",
@@ -208,21 +208,19 @@ def _to_current(config: Config) -> list[StageLatency]:
             delay_s=GUARD_TICK_NS / NS_PER_S,
             origin="fixed",
         ),
-        StageLatency(
-            name="ramp",
-            what="zero to full level, a raised cosine; as long again down (stimulation.ramp_s)",
-            delay_s=config.stimulation.ramp_s,
-            origin="configured",
-        ),
     ]
+    if config.stimulation is None:
+        what = "the stimulator arms and charges before the first pulse, at the longest"
+        return [*ticks, StageLatency(name="charge", what=what, delay_s=GATE_ALLOWANCE_S, origin="assumed")]
+    what = "zero to full level, a raised cosine; as long again down (stimulation.ramp_s)"
+    return [*ticks, StageLatency(name="ramp", what=what, delay_s=config.stimulation.ramp_s, origin="configured")]
 
 
 def _cycle(config: Config) -> list[StageLatency]:
     """The parts of the cycle that no outcome waits for."""
-    assert config.stimulation is not None
     n = config.policy.min_outcomes
     rows: list[tuple[str, str, float, Origin]] = [
-        ("hold", "at full level, blind (stimulation.hold_s)", config.stimulation.hold_s, "configured"),
+        _hold(config),
         ("settle", "after zero, until the filters are trusted again (gate.settle_s)", config.gate.settle_s, "configured"),
         ("sense", "at zero current, at the least (gate.sense_s)", config.gate.sense_s, "configured"),
         ("refractory", "between two gates, at the least (policy.refractory_s)", config.policy.refractory_s, "configured"),
@@ -232,6 +230,13 @@ def _cycle(config: Config) -> list[StageLatency]:
         what = f"until {n} outcomes have been judged (policy.min_outcomes), at {TRIAL_S:g} s a trial; with invalid ones, longer"
         rows.insert(3, ("evidence", what, n * TRIAL_S, "assumed"))
     return [StageLatency(name=name, what=what, delay_s=delay_s, origin=origin) for name, what, delay_s, origin in rows]
+
+
+def _hold(config: Config) -> tuple[str, str, float, Origin]:
+    if config.stimulation is not None:
+        return "hold", "at full level, blind (stimulation.hold_s)", config.stimulation.hold_s, "configured"
+    assert config.pulses is not None
+    return "hold", "the gate's pulses, blind, at the longest (pulses.gate_pulses)", gate_s(config.pulses), "configured"
 
 
 def _sum(name: str, what: str, parts: list[StageLatency]) -> StageLatency:

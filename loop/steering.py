@@ -10,11 +10,13 @@ from collections.abc import Callable
 from typing import Final, Literal
 
 from devices import limits, link
+from devices.pulse_settings import gate_s
+from devices.settings import Stimulation
 from devices.stimulator import Capabilities, StopClass
 from devices.units import NS_PER_MS, NS_PER_S
 from loop import gate
 from loop.config import Config
-from loop.events import Device, Finished, GateChange, GuardLost, Incident, MarkerOut, Operator, Output, ToGuard
+from loop.events import Device, Finished, ForGuard, GateChange, GuardLost, Incident, MarkerOut, Operator, Output, ToGuard
 from loop.gate import Phase, Wish
 
 LEASE_NS: Final = 250 * NS_PER_MS
@@ -53,6 +55,7 @@ class Steering:
 
     def __init__(self, config: Config, put: Callable[[Output], None]) -> None:
         self._config = config
+        self._pulses = config.pulses
         self._put = put
         self._gate = gate.GateState()
         self._gate_params = _gate_params(config)
@@ -73,6 +76,7 @@ class Steering:
         self._zero_after_ns = 0
         self._level_seen_ns: int | None = None
         self._charge_uc = 0
+        self._reserved_pulses = 0
         self._stopping = False
         self._at_zero = True
         self._ending_since_ns: int | None = None
@@ -103,7 +107,7 @@ class Steering:
 
     @property
     def charge_uc(self) -> int:
-        """Charge of this session so far, as the guard last reported it."""
+        """Charge of this session so far, or its number of pulses, as the guard last reported it."""
         return self._charge_uc
 
     @property
@@ -147,13 +151,7 @@ class Steering:
         self._step_gate(t_ns, decision, reason, hold_ns)
         if self.has_current or self._renews_at_zero(t_ns):
             self._renewed_ns = t_ns
-            command = link.Command(
-                seq=self._next_seq(),
-                level_ua=self._gate.level_ua,
-                deadline_ns=t_ns + LEASE_NS,
-                decision=self._gate.decision,
-            )
-            self._send(t_ns, command)
+            self._renew(t_ns)
         elif self._gate.phase is Phase.ENDED and self._at_zero:
             self._finish(t_ns)
 
@@ -166,16 +164,18 @@ class Steering:
                 self._take_report(event.t_ns, report)
             case link.Refused() as refused:
                 self.incident(event.t_ns, "guard_refused", refused.reason, "request dropped")
-                if self._gate.phase is Phase.RAMP_UP:
+                if self._gate.phase is Phase.RAMP_UP or (self._pulses is not None and self._gate.phase is Phase.HOLD):
                     self._move(event.t_ns, gate.ramp_down(self._gate, event.t_ns, Phase.SETTLE), refused.reason)
             case link.Welcome() as welcome:
                 if self._guard != "absent":
                     return  # The guard greets again whenever its arm code changes.
                 self._guard = "safe"
-                self._device_cuts_ns = _device_cuts_ns(welcome.capabilities)
-                self._zero_after_ns = _zero_after_ns(welcome.capabilities)
+                self._device_cuts_ns = _device_cuts_ns(welcome)
+                if welcome.capabilities is not None:
+                    self._zero_after_ns = _zero_after_ns(welcome.capabilities)
                 detail = f"{welcome.identity.maker} {welcome.identity.model} {welcome.identity.serial_number}"
-                self.incident(event.t_ns, "guard_ready", detail, f"ceiling {welcome.max_level_ua} µA")
+                most = f"{welcome.max_level_ua} µA" if self._pulses is None else f"{welcome.max_intensity_percent} %"
+                self.incident(event.t_ns, "guard_ready", detail, f"ceiling {most}")
 
     def take_guard_lost(self, event: GuardLost) -> None:
         """The link to the guard is gone: the session ends, and the device cuts by itself."""
@@ -237,11 +237,20 @@ class Steering:
             self.incident(t_ns, f"guard_{report.phase}", report.reason, answer)
         self._guard, self._guard_reason = report.phase, report.reason
         measured = 0.0 if report.measured_ua is None else abs(report.measured_ua)
-        self._charge_uc = report.charge_uc
+        self._charge_uc = report.charge_uc if self._pulses is None else report.pulses
         if report.level_ua:
             self._level_seen_ns = t_ns
         passed = self._level_seen_ns is None or t_ns - self._level_seen_ns >= self._zero_after_ns
-        self._at_zero = self._given_up or (report.level_ua == 0 and measured <= ZERO_UA and passed)
+        silent = report.level_ua == 0 and measured <= ZERO_UA and report.intensity_percent == 0
+        self._at_zero = self._given_up or (silent and passed)
+        self._take_reserved(t_ns, report.reserved_pulses)
+
+    def _take_reserved(self, t_ns: int, reserved: int) -> None:
+        """A gate of pulses ends when all are given: the guard has settled what was reserved for it."""
+        was, self._reserved_pulses = self._reserved_pulses, reserved
+        if was and not reserved and self._gate.phase is Phase.HOLD and self._guard == "live":
+            why = "all pulses of this gate are given"
+            self._move(t_ns, gate.ramp_down(self._gate, t_ns, Phase.SETTLE), why)
 
     def _age_guard(self, t_ns: int) -> None:
         """A silent guard says nothing of the current: what is left is the device's own host timeout."""
@@ -296,7 +305,18 @@ class Steering:
         if result.state.phase is not self._gate.phase:
             self._move(t_ns, result.state, reason)
 
-    def _send(self, t_ns: int, message: link.Arm | link.Reserve | link.Command | link.Stop | link.Reset | link.Goodbye) -> None:
+    def _renew(self, t_ns: int) -> None:
+        """A lease on what the gate wants now: a level, or pulses."""
+        message: link.Command | link.Pulses
+        seq, until_ns, decision = self._next_seq(), t_ns + LEASE_NS, self._gate.decision
+        if self._pulses is None:
+            message = link.Command(seq=seq, level_ua=self._gate.level_ua, deadline_ns=until_ns, decision=decision)
+        else:
+            percent = self._gate.level_ua
+            message = link.Pulses(seq=seq, intensity_percent=percent, deadline_ns=until_ns, decision=decision)
+        self._send(t_ns, message)
+
+    def _send(self, t_ns: int, message: ForGuard) -> None:
         self._put(ToGuard(t_ns=t_ns, message=message, decision=self._gate.decision))
 
     def _next_seq(self) -> int:
@@ -352,21 +372,25 @@ class Steering:
 
     def _reserve(self, t_ns: int) -> None:
         """Ask for the gate's greatest dose before it flows (I04)."""
+        if self._pulses is not None:
+            self._send(t_ns, link.ReservePulses(seq=self._next_seq(), pulses=self._pulses.gate_pulses))
+            return
         assert self._config.stimulation is not None
         dose = limits.gate_dose(self._config.stimulation)
         self._send(t_ns, link.Reserve(seq=self._next_seq(), charge_uc=dose.charge_uc, on_time_ms=dose.on_time_ms))
 
     def _mark(self, t_ns: int, before: gate.GateState, after: Phase, reason: str) -> None:
-        """Tell other recordings what the current does: ``TDCS/<what>/<mA>``."""
+        """Tell other recordings what the stimulator does: ``TDCS/<what>/<mA>``, or ``RTMS/<what>/<percent>``."""
         name = _MARKER_OF.get(after)
         if name is None:
             return
         # A sham's markers are those of a real gate.
         goes_down = after in (Phase.RAMP_DOWN, Phase.STOPPED)
-        amplitude_ma = before.shown_ua / 1000 if goes_down else self._gate_params.level_ua / 1000
-        amplitude_ma = 0.0 if name == "OFF" else amplitude_ma
+        amplitude = before.shown_ua if goes_down else self._gate_params.level_ua
+        amplitude = 0 if name == "OFF" else amplitude
         middle = f"ABORT/{_slug(reason)}" if name == "ABORT" else name
-        self._put(MarkerOut(t_ns=t_ns, text=f"TDCS/{middle}/{amplitude_ma:g}"))
+        said = f"TDCS/{middle}/{amplitude / 1000:g}" if self._pulses is None else f"RTMS/{middle}/{amplitude}"
+        self._put(MarkerOut(t_ns=t_ns, text=said))
 
     def _finish(self, t_ns: int) -> None:
         reason = self._end_reason or "ended"
@@ -377,7 +401,15 @@ class Steering:
 
 
 def _gate_params(config: Config) -> gate.GateParams:
-    stimulation = config.stimulation
+    """The gate's times; where pulses are given its level is their intensity in percent, and there is nothing to ramp."""
+    stimulation, pulses = config.stimulation, config.pulses
+    params = _current_params(config, stimulation)
+    if pulses is None:
+        return params
+    return params._replace(level_ua=pulses.intensity_percent, ramp_ns=0, hold_ns=round(gate_s(pulses) * NS_PER_S))
+
+
+def _current_params(config: Config, stimulation: Stimulation | None) -> gate.GateParams:
     return gate.GateParams(
         level_ua=stimulation.level_ua if stimulation else 1,
         ramp_ns=round((stimulation.ramp_s if stimulation else 1.0) * NS_PER_S),
@@ -390,7 +422,12 @@ def _gate_params(config: Config) -> gate.GateParams:
     )
 
 
-def _device_cuts_ns(device: Capabilities) -> int:
+def _device_cuts_ns(welcome: link.Welcome) -> int:
+    """How long what was begun may go on once the guard is gone."""
+    device = welcome.capabilities
+    if device is None:
+        pulses = welcome.pulse_capabilities
+        return round((_DEVICE_CUTS_S if pulses is None else pulses.host_timeout_s + pulses.command_latency_s + 0.5) * NS_PER_S)
     declared_s = device.host_timeout_s + device.command_latency_s + device.min_transition_s + _DEVICE_SLACK_S
     return round(min(_LONGEST_CUT_S, max(_DEVICE_CUTS_S, declared_s)) * NS_PER_S)
 

@@ -65,6 +65,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     charge_mc: float
     on_time_s: float
     peak_ua: int
+    pulses: int
+    """Most magnetic pulses that may have been given."""
     limits: tuple[str, ...]
     incidents: dict[str, int]
     ended: str
@@ -116,6 +118,7 @@ def summarise(session: Session, truth: Mapping[int, float] | None = None, limits
         charge_mc=max((r.charge_uc for r in reports), default=0) / 1000.0,
         on_time_s=max((r.on_time_ms for r in reports), default=0) / 1000.0,
         peak_ua=max((r.level_ua for r in reports), default=0),
+        pulses=max((r.pulses for r in reports), default=0),
         limits=limits,
         incidents=dict(Counter(i.name for i in session.incidents).most_common()),
         ended=finished[-1].reason if finished else "not in order: the record stops without an end",
@@ -162,7 +165,9 @@ def render(summary: Summary, console: Console) -> None:
             row("", f"{_clock(gate.at_s)} for {gate.seconds:.0f} s: {gate.reason}; {gate.ended_by}")
     else:
         row("gates", f"none opened: {summary.last_closed_reason or 'this arm opens none'}")
-    if not summary.blinded:
+    if summary.pulses:
+        row("pulses", f"{summary.pulses} magnetic pulses")
+    elif not summary.blinded:
         row("charge", f"{summary.charge_mc:.1f} mC in {summary.on_time_s:.0f} s, peak {summary.peak_ua / 1000:g} mA")
     for sentence in summary.limits:
         row("limit", sentence)

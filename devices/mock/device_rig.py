@@ -77,6 +77,18 @@ class EmulatedDevice(Protocol):
         ...
 
 
+class MeterSink(Protocol):
+    """A meter's file."""
+
+    def flush(self) -> None:
+        """Hand everything taken so far to the operating system."""
+        ...
+
+    def close(self) -> None:
+        """Flush and close."""
+        ...
+
+
 class DeviceRig(abc.ABC):
     """The line, the model, the meter file and the control channel, and the loop that turns them.
 
@@ -103,12 +115,13 @@ class DeviceRig(abc.ABC):
         self._ending = False
         self._unsent = b""
         self._control: ControlChannel | None = None
-        self._file: MeterFile | None = None
+        self._file: MeterSink | None = None
+        self._current_file: MeterFile | None = None
         self._plugged = True
         self.port = self._open_line()
         try:
             if settings.meter is not None:
-                self._file = MeterFile(settings.meter)
+                self._file = self._open_meter(settings.meter)
             self._make_link()
             if settings.control is not None:
                 self._control = ControlChannel(settings.control, self._poll, announce, self._obey)
@@ -118,7 +131,7 @@ class DeviceRig(abc.ABC):
                 f"{error.filename or error.args[0]}: {error.strerror or 'cannot be used'}"
             ) from error
         self._start_ns = self._last_ns = self._clock.now_ns()
-        self._model = self._make_model(Meter(self._start_ns, self._file))
+        self._model = self._make_model(Meter(self._start_ns, self._current_file))
         for fault in settings.faults:
             self._model.inject(fault)
 
@@ -143,6 +156,11 @@ class DeviceRig(abc.ABC):
     @abc.abstractmethod
     def _make_model(self, meter: Meter) -> EmulatedDevice:
         """The device, at time `_start_ns`."""
+
+    def _open_meter(self, path: Path) -> MeterSink:
+        """The meter's file; a device that makes no current has another kind. Raises OSError."""
+        self._current_file = MeterFile(path)
+        return self._current_file
 
     # ---- the loop
 

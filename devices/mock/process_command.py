@@ -18,8 +18,21 @@ from devices.mock.fault_spec import FaultSpec
 
 
 def parser(module: str, description: str, example: str) -> argparse.ArgumentParser:
-    """A parser that knows what all devices take; a device adds its own."""
+    """A parser that knows what all devices with electrodes take; a device adds its own."""
+    made = parser_without_body(module, description, example)
+    made.add_argument(
+        "--electrodes",
+        default=numbers.DEFAULT_PAIR,
+        metavar="NAME[:key=value,...]",
+        help=f"the pair and its numbers: {', '.join(numbers.pairs())} (default {numbers.DEFAULT_PAIR})",
+    )
+    return made
+
+
+def parser_without_body(module: str, description: str, example: str) -> argparse.ArgumentParser:
+    """As `parser`, for a device that touches no skin."""
     made = argparse.ArgumentParser(prog=f"python -m {module}", description=description, epilog=f"example: {example}")
+    made.set_defaults(electrodes=numbers.DEFAULT_PAIR)
     made.add_argument("--meter", type=Path, metavar="FILE", help="write what truly flows to this file")
     made.add_argument("--control", metavar="PATH", help="listen on this local socket; '-' takes standard input")
     made.add_argument("--seed", type=int, default=0, help="draws errors, latencies and noise (default 0)")
@@ -29,12 +42,6 @@ def parser(module: str, description: str, example: str) -> argparse.ArgumentPars
         default=[],
         metavar="NAME[:key=value,...][@SECONDS]",
         help="inject a fault SECONDS after the start, at once without; may be given more than once",
-    )
-    made.add_argument(
-        "--electrodes",
-        default=numbers.DEFAULT_PAIR,
-        metavar="NAME[:key=value,...]",
-        help=f"the pair and its numbers: {', '.join(numbers.pairs())} (default {numbers.DEFAULT_PAIR})",
     )
     return made
 

@@ -18,6 +18,7 @@ MODULES: Final = {
     "reference": "devices.mock.stimulator_process",
     "nic2": "devices.mock.nic2_process",
     "labjack": "devices.mock.labjack_process",
+    "magstim": "devices.mock.magstim_process",
 }
 
 

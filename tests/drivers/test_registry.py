@@ -79,7 +79,7 @@ def test_every_built_in_is_whole() -> None:
     ("asked", "words"),
     [
         (dict(driver="refrence"), r"`device.driver` is 'refrence'.*did you mean reference\?"),
-        (dict(driver="zzz"), r"'zzz', which is no driver here; there are labjack, nic2, reference, simulated"),
+        (dict(driver="zzz"), r"'zzz', which is no driver here; there are labjack, magstim, nic2, reference, simulated"),
         (dict(mode="bare"), r"`device.mode` is 'bare'; driver reference has lease: "),
         (dict(options={"gain": 1.0}), r"unknown key `device.options.gain`; driver reference knows none"),
         (dict(port=""), r"`device.port` is empty; expected the path of a serial line"),

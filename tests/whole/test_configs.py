@@ -15,7 +15,8 @@ FILES = sorted(CONFIGS.glob("*.toml"))
 
 
 def test_there_is_one_for_each_use() -> None:
-    uses = {"simulate", "replay", "calibrate", "recording", "live-mock", "live-starstim-mock", "live-labjack-mock", "live"}
+    uses = {"simulate", "replay", "calibrate", "recording", "live-mock", "live-starstim-mock", "live-labjack-mock"}
+    uses |= {"live-magstim-mock", "live"}
     assert {file.stem for file in FILES} == uses
 
 

@@ -1,0 +1,505 @@
+"""The driver of a Magstim Rapid² (a `devices.pulses.PulseStimulator`): one command at a time on the line, stops at once.
+
+The unit tells no count of its pulses. What the driver says is therefore a bound: never fewer than have been given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from typing import Final
+
+from devices import magstim_codec as codec
+from devices.magstim import MagstimOptions, Mode, capabilities
+from devices.magstim_codec import Command, MagstimCodecError, Parameters, Reply
+from devices.magstim_train import RunningTrain, tenth_hz_of
+from devices.pulses import PulseCapabilities, PulseLimits, PulseReadback, PulseState, Train
+from devices.stimulator import (
+    DeviceError,
+    DeviceLostError,
+    DeviceNotFoundError,
+    DeviceProtocolError,
+    DeviceRefusedError,
+    DeviceUncertainError,
+    DeviceUnfitError,
+    Identity,
+    StopClass,
+)
+from devices.units import NS_PER_MS, NS_PER_S
+from devices.wires import Wire
+
+BAUD: Final = 9600
+OPEN_BUDGET_S: Final = 3.0
+ASK_EVERY_S: Final = 0.3
+REPLY_BUDGET_NS: Final = 300 * NS_PER_MS
+STATUS_NS: Final = 100 * NS_PER_MS
+TEMPERATURE_NS: Final = NS_PER_S
+KEEP_ARMED_NS: Final = 400 * NS_PER_MS
+KEEP_DISARMED_NS: Final = 2 * NS_PER_S
+_LONG_AGO: Final = -(1 << 62)
+_NEEDED: Final = (5, 0, 0)
+
+
+class MagstimRapid:
+    """Driver of one unit.
+
+    Parameters
+    ----------
+    wire : Wire
+        The line, at `BAUD` with its request-to-send line low.
+    mode : {"train", "single"}
+        Who paces the pulses: the unit, or this driver.
+    options : MagstimOptions
+    """
+
+    def __init__(self, wire: Wire, mode: Mode, options: MagstimOptions) -> None:
+        self._wire = wire
+        self._mode = mode
+        self._options = options
+        self._keep = codec.remote_on(options.unlock_code)
+        self._identity: Identity | None = None
+        self._version = _NEEDED
+        self._begin_session()
+
+    def _begin_session(self) -> None:
+        self._now_ns = _LONG_AGO
+        self._buffer = self._unsent = b""
+        self._queue: deque[Command] = deque()
+        self._asked: deque[tuple[Command, int]] = deque()
+        self._answered = 0
+        self._readbacks: list[PulseReadback] = []
+        self._told: Parameters | None = None
+        self._told_asked_ns = _LONG_AGO
+        self._coil_c: float | None = None
+        self._status_ns = self._temperature_ns = self._kept_ns = _LONG_AGO
+        self._holds_remote = False
+        self._limits: PulseLimits | None = None
+        self._train: RunningTrain | None = None
+        self._given = 0
+        self._uncertain = False
+        self._good = 0
+
+    @property
+    def capabilities(self) -> PulseCapabilities:
+        """What the unit can do in this mode."""
+        return capabilities(self._mode)
+
+    @property
+    def assumed_pulses(self) -> int:
+        """Most pulses that may have been given since arming."""
+        return self._given + (self._train.most(self._now_ns) if self._train is not None else 0)
+
+    def fileno(self) -> int:
+        """Descriptor that turns readable when the unit has sent something; -1 in-process."""
+        return self._wire.fileno()
+
+    # ---- open and close
+
+    def open(self) -> Identity:
+        """Connect, disarm, identify, take remote control; each asked again every 0.3 s, for 3 s at most.
+
+        Raises
+        ------
+        DeviceNotFoundError
+            If the line cannot be opened, or nothing on it answers in this protocol.
+        DeviceRefusedError
+            If the unit does not take the unlock code.
+        DeviceUnfitError
+            If it shows an error.
+        DeviceLostError
+            If the line breaks meanwhile.
+        """
+        if self._identity is not None:
+            return self._identity
+        self._wire.open()
+        self._begin_session()
+        try:
+            self._identity = self._identify()
+        except MagstimCodecError as error:
+            self._wire.close()
+            raise DeviceNotFoundError(f"{self._wire.name}: what answers there is no Magstim Rapid²: {error}") from error
+        except DeviceError:
+            self._wire.close()
+            raise
+        return self._identity
+
+    def _identify(self) -> Identity:
+        self._ask(codec.DISARM)
+        self._version, is_emulator = codec.read_version(self._ask(codec.VERSION))
+        firmware = ".".join(map(str, self._version))
+        if self._ask(self._keep).answer != "done":
+            need = "its unlock code" if self._version >= codec.LONG_VERSION else "no unlock code"
+            raise DeviceRefusedError(
+                f"{self._wire.name}: the unit (firmware {firmware}) gives no remote control; it wants {need}: see "
+                "device.options.unlock_code"
+            )
+        self._holds_remote = True
+        told = codec.read_parameters(self._version, self._ask(codec.parameters(self._version)))
+        if told.instrument.error_present or told.instrument.replace_coil:
+            raise DeviceUnfitError(f"{self._wire.name}: {_fault_of(told)}; it must not be used")
+        return Identity(
+            maker="Magstim" if not is_emulator else "cereloop",
+            model="Rapid²" if not is_emulator else "Rapid² emulator",
+            serial_number=self._options.serial_number,
+            firmware=firmware,
+            emulator=is_emulator,
+        )
+
+    def _ask(self, command: Command) -> Reply:
+        """Send and wait for the answer, again and again within the budget; only `open` may wait."""
+        heard = b""
+        for _ in range(round(OPEN_BUDGET_S / ASK_EVERY_S)):
+            self._write(command.packet)
+            left, heard = ASK_EVERY_S, b""
+            while left > 0.0:
+                left = self._wire.wait(left)
+                self._flush()
+                heard += self._wire.read()
+                try:
+                    reply, heard = codec.take(heard, command)
+                except MagstimCodecError:
+                    heard = b""  # an answer to an earlier host may still be on the line
+                    continue
+                if reply is not None:
+                    return reply
+        raise DeviceNotFoundError(
+            f"{self._wire.name} can be opened, but no Magstim there answered `{chr(command.letter)}` within "
+            f"{OPEN_BUDGET_S:g} s; check port, cable and power"
+        )
+
+    def close(self) -> None:
+        """Disarm, give remote control back, let go of the line."""
+        if self._identity is not None:
+            with contextlib.suppress(DeviceError):  # the line may be gone: the unit then drops remote control by itself
+                self._at_once(codec.DISARM, codec.REMOTE_OFF)
+            self._identity = None
+        self._wire.close()
+
+    # ---- verbs
+
+    def arm(self, limits: PulseLimits) -> None:
+        """Latch limits, set the intensity to zero, arm; a report in state ARMED is the unit's yes. Raises DeviceError."""
+        self._require_open()
+        self._require_certain("arm")
+        can = self.capabilities
+        if not 1 <= limits.max_intensity_percent <= can.max_intensity_percent or limits.max_pulses < 1:
+            raise DeviceRefusedError(
+                f"{self._wire.name}: limits of {limits.max_intensity_percent} % and {limits.max_pulses} pulses; 1 .. "
+                f"{can.max_intensity_percent} % and at least one pulse are needed"
+            )
+        if limits.min_interval_ms < can.min_interval_ms:
+            raise DeviceRefusedError(
+                f"{self._wire.name}: an interval of {limits.min_interval_ms} ms is below {can.min_interval_ms} ms"
+            )
+        if self._told is not None and (fault := self._fault()):
+            raise DeviceRefusedError(f"{self._wire.name}: {fault}; reset it first")
+        self._train = None
+        self._given = 0
+        self._limits = limits
+        self._holds_remote = True
+        self._kept_ns = self._now_ns
+        self._queue.extend((self._keep, codec.power(0), codec.duration(self._version, 0), codec.ARM))
+        self._flush()
+
+    def disarm(self) -> None:
+        """No pulse, and none until armed again. Raises DeviceLostError."""
+        self._require_open()
+        self._at_once(codec.DISARM)
+
+    def fire(self, train: Train, lease_ms: int) -> None:
+        """Ask for one train; it begins once the unit is charged to its intensity, void where the lease ends before.
+
+        Raises
+        ------
+        DeviceRefusedError
+            If it is not armed, a train runs, or the train is beyond a limit.
+        DeviceUncertainError
+            If a reply is overdue.
+        DeviceLostError
+            If the line is closed or broken.
+        """
+        self._require_open()
+        self._require_certain("fire")
+        why = self._why_not(train)
+        if why:
+            raise DeviceRefusedError(f"{self._wire.name}: no train: {why}")
+        self._train = RunningTrain(train, self._mode, lease_ms * NS_PER_MS, self._now_ns)
+        self._queue.extend(self._train.settings(self._version, self._told))
+        self._flush()
+
+    def _why_not(self, train: Train) -> str:
+        limits, can = self._limits, self.capabilities
+        if limits is None:
+            return "it is not armed"
+        if self._train is not None:
+            return "one runs already"
+        if not 1 <= train.intensity_percent <= limits.max_intensity_percent:
+            return f"{train.intensity_percent} % where 1 .. {limits.max_intensity_percent} % were latched"
+        if not limits.min_interval_ms <= train.interval_ms <= 10_000:
+            return f"an interval of {train.interval_ms} ms where {limits.min_interval_ms} .. 10000 ms are allowed"
+        if self._mode == "train" and tenth_hz_of(train) == 0:
+            return f"an interval of {train.interval_ms} ms is no whole tenth of Hz"
+        if not 1 <= train.pulses <= can.max_train_pulses:
+            return f"{train.pulses} pulses where a train has 1 .. {can.max_train_pulses}"
+        if self._given + train.pulses > limits.max_pulses:
+            return f"{self._given} pulses may have been given of the {limits.max_pulses} that were latched"
+        return ""
+
+    def heartbeat(self) -> None:
+        """The host lives: repeat the enable command when it is due, renew the lease of the train. Raises DeviceLostError."""
+        self._require_open()
+        if self._uncertain:
+            return
+        if self._train is not None:
+            self._train.renew(self._now_ns)
+        every_ns = KEEP_DISARMED_NS if self._limits is None else KEEP_ARMED_NS
+        if self._holds_remote and self._now_ns - self._kept_ns >= every_ns:
+            self._kept_ns = self._now_ns
+            self._queue.appendleft(self._keep)
+            self._flush()
+
+    def stop(self, stop_class: StopClass) -> None:
+        """No further pulse; S0 also gives up remote control. Overtakes all that waits. Raises DeviceLostError."""
+        self._require_open()
+        if stop_class is StopClass.S0_CUT:
+            self._at_once(codec.DISARM, codec.REMOTE_OFF)
+            self._holds_remote = False
+        else:
+            self._at_once(codec.DISARM)
+
+    def reset_fault(self) -> None:
+        """Take remote control again, after whatever took it away. Raises DeviceLostError."""
+        self._require_open()
+        self._holds_remote = True
+        self._kept_ns = self._now_ns
+        self._told = None
+        self._queue.append(self._keep)
+        self._flush()
+
+    # ---- poll
+
+    def poll(self, t_ns: int) -> list[PulseReadback]:
+        """Take in replies, pace pulses, ask for status; all reports since the last call, oldest first.
+
+        Raises
+        ------
+        DeviceLostError
+            If the line is closed, hung up or broken.
+        DeviceProtocolError
+            If the unit answers what was not asked, with a wrong checksum, or has taken on other settings than it was told.
+        DeviceRefusedError
+            If it refuses a command.
+        DeviceUncertainError
+            Once, where a reply is overdue; until the unit answers in time again nothing is sent but stops and questions.
+        """
+        self._require_open()
+        if self._now_ns == _LONG_AGO:
+            self._asked = deque((command, t_ns) for command, _ in self._asked)
+        self._now_ns = t_ns
+        self._buffer += self._wire.read()
+        self._take_replies()
+        if self._asked and t_ns - self._asked[0][1] > REPLY_BUDGET_NS:
+            self._miss()
+        if self._train is not None and not self._uncertain:
+            self._pace(self._train)
+        self._inquire()
+        self._flush()
+        readbacks, self._readbacks = self._readbacks, []
+        return readbacks
+
+    def _take_replies(self) -> None:
+        while self._buffer and self._asked:
+            command, asked_ns = self._asked[0]
+            try:
+                reply, self._buffer = codec.take(self._buffer, command)
+                if reply is None:
+                    return
+                self._asked.popleft()
+                self._answered += 1
+                self._hear(command, asked_ns, reply)
+            except MagstimCodecError as error:
+                self._forget_line()
+                if self._uncertain:
+                    return
+                raise DeviceProtocolError(f"{self._wire.name}: {error}") from error
+        if self._buffer and not self._asked:
+            heard, self._buffer, self._good = self._buffer, b"", 0
+            if not self._uncertain:
+                raise DeviceProtocolError(f"{self._wire.name}: the unit said {heard[:16].hex(' ')} and was not asked")
+
+    def _hear(self, command: Command, asked_ns: int, reply: Reply) -> None:
+        if reply.answer != "done":
+            self._refused(command, reply)
+            return
+        if self._uncertain:
+            # Two different questions answered in time: an answer that is late cannot look like both.
+            self._good += 1
+            self._uncertain = self._good < 2
+        if command is codec.TEMPERATURE:
+            self._coil_c = max(codec.read_temperature(reply))
+        elif command.letter == ord("\\"):
+            self._told = codec.read_parameters(self._version, reply)
+            self._told_asked_ns = asked_ns
+            self._report(self._told)
+        elif command is codec.FIRE and self._train is not None:
+            self._train.fired(self._now_ns)
+        elif command is codec.DISARM:
+            codec.read_instrument(reply)
+            self._settle_train()
+        elif self._train is not None and command.letter in b"@BD[":
+            self._train.was_set(self._now_ns)
+
+    def _refused(self, command: Command, reply: Reply) -> None:
+        words = {"unknown": "does not know it", "bad_data": "takes no such value", "conflict": "says that it conflicts now"}
+        said = f"{self._wire.name} refused {command.body.decode('ascii', 'replace')[:2]}: it {words[reply.answer]}"
+        if command is codec.FIRE and self._train is not None:
+            self._train.not_fired()
+            self._settle_train()
+        if reply.answer == "unknown":
+            raise DeviceProtocolError(said)
+        raise DeviceRefusedError(said)
+
+    def _miss(self) -> None:
+        """A reply is overdue."""
+        self._forget_line()
+        self._good = 0
+        if self._uncertain:
+            return
+        self._uncertain = True
+        self._holds_remote = False  # without the enable command the unit disarms by itself
+        self._limits = None
+        if self._train is not None:
+            self._train.end(self._now_ns)
+        self._write(codec.DISARM.packet)
+        raise DeviceUncertainError(
+            f"{self._wire.name} has not answered for {REPLY_BUDGET_NS // NS_PER_MS} ms: up to {self.assumed_pulses} pulses may "
+            "have been given; check cable and unit"
+        )
+
+    def _forget_line(self) -> None:
+        self._buffer = b""
+        self._asked.clear()
+        self._queue.clear()
+
+    def _pace(self, train: RunningTrain) -> None:
+        if train.is_void(self._now_ns):
+            self._at_once(codec.DISARM)
+            return
+        wrong = train.mismatch(self._told, self._told_asked_ns)
+        if wrong:
+            raise DeviceProtocolError(f"{self._wire.name}: wrong acknowledgement: {wrong}")
+        if train.wants_pulse(self._now_ns, self._told, self._told_asked_ns) and not self._asked and not self._queue:
+            train.sent(self._now_ns)
+            self._queue.append(codec.FIRE)
+        elif train.is_over(self._now_ns, self._told, self._told_asked_ns):
+            self._settle_train()
+
+    def _settle_train(self) -> None:
+        if self._train is not None:
+            self._given += self._train.most(self._now_ns)
+            self._train = None
+
+    def _inquire(self) -> None:
+        if self._asked or self._queue:
+            return
+        asks_status = self._now_ns - self._status_ns >= STATUS_NS
+        asks_temperature = self._now_ns - self._temperature_ns >= TEMPERATURE_NS
+        if self._uncertain:
+            if self._now_ns - max(self._status_ns, self._temperature_ns) < 2 * REPLY_BUDGET_NS:
+                return
+            asks_temperature = self._status_ns > self._temperature_ns
+            asks_status = not asks_temperature
+        if asks_temperature:
+            self._temperature_ns = self._now_ns
+            self._queue.append(codec.TEMPERATURE)
+        elif asks_status:
+            self._status_ns = self._now_ns
+            self._queue.append(codec.parameters(self._version))
+
+    # ---- reports
+
+    def _fault(self) -> str:
+        told = self._told
+        if told is None:
+            return ""
+        if fault := _fault_of(told):
+            return fault
+        if self._holds_remote and not told.instrument.remote and self._told_asked_ns > self._kept_ns:
+            return "the unit has left remote control"
+        return ""
+
+    def _report(self, told: Parameters) -> None:
+        fault = self._fault()
+        self._readbacks.append(
+            PulseReadback(
+                t_ns=self._now_ns,
+                state=self._state(told, fault),
+                intensity_percent=told.power_percent,
+                pulses=self.assumed_pulses,
+                ready=told.instrument.ready and told.rapid.coil_ready and not told.rapid.wait,
+                coil_c=self._coil_c,
+                ack_seq=self._answered,
+                boot_count=0,
+                fault=fault,
+            )
+        )
+
+    def _state(self, told: Parameters, fault: str) -> PulseState:
+        if self._uncertain:
+            return PulseState.UNCERTAIN
+        if fault:
+            return PulseState.FAULT
+        if told.rapid.train or (self._train is not None and told.instrument.armed):
+            return PulseState.FIRING
+        return PulseState.ARMED if told.instrument.armed else PulseState.IDLE
+
+    # ---- the line
+
+    def _require_open(self) -> None:
+        if self._identity is None:
+            raise DeviceLostError(f"{self._wire.name} is not open")
+
+    def _require_certain(self, verb: str) -> None:
+        if self._uncertain:
+            raise DeviceUncertainError(
+                f"{self._wire.name}: cannot {verb}: a reply is overdue and up to {self.assumed_pulses} pulses may have been "
+                "given; only stops are sent until it answers"
+            )
+
+    def _at_once(self, *commands: Command) -> None:
+        """What stops waits for no reply."""
+        self._queue.clear()
+        self._limits = None
+        if self._train is not None:
+            self._train.end(self._now_ns)
+        for command in commands:
+            self._asked.append((command, self._now_ns))
+            self._write(command.packet)
+
+    def _flush(self) -> None:
+        if self._unsent:
+            self._write(b"")
+        while self._queue and not self._asked and not self._unsent:
+            command = self._queue.popleft()
+            if command is self._keep:
+                self._kept_ns = self._now_ns
+            self._asked.append((command, self._now_ns))
+            self._write(command.packet)
+
+    def _write(self, data: bytes) -> None:
+        data = self._unsent + data
+        if len(data) > 256:
+            raise DeviceLostError(f"{self._wire.name} takes no more bytes; check the cable")
+        self._unsent = data[self._wire.write(data) :]
+
+
+def _fault_of(told: Parameters) -> str:
+    if told.instrument.error_present:
+        return "the unit shows an error"
+    if not told.instrument.coil_present:
+        return "no coil is connected"
+    if told.instrument.replace_coil:
+        return "the unit says that the coil must be replaced"
+    return ""
+
+

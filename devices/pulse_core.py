@@ -1,0 +1,152 @@
+"""Binds the pulse guard's decision part to one stimulator and one ledger; as `devices.guard_core` for a current."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from devices import link
+from devices.dose_book import Clerk, DoseBookError, InlineClerk, MemoryDoseBook, PulseBook
+from devices.guard_shell import GuardShell
+from devices.guard_state import (
+    FOREVER,
+    LEASE_MS,
+    NEVER,
+    Announce,
+    BookPulses,
+    DeviceStop,
+    DisarmDevice,
+    Exit,
+    Heartbeat,
+    Phase,
+    ResetDevice,
+    Send,
+    SettlePulses,
+    code_of,
+)
+from devices.pulse_guard import step
+from devices.pulse_guard_state import (
+    ArmPulses,
+    FireTrain,
+    PulseAction,
+    PulseGuardState,
+    PulseInput,
+    PulseParams,
+    initial,
+    make_pulse_params,
+    report,
+)
+from devices.pulse_settings import PulseLimitError, PulseSettings, pulse_limits
+from devices.pulses import PulseStimulator
+
+
+class PulseGuardCore(GuardShell):
+    """The guard of pulses, without clock, socket or process; parameters and errors as in `devices.guard_core.GuardCore`.
+
+    Attributes
+    ----------
+    state : PulseGuardState
+        Of the decision part; read it, never write it.
+    """
+
+    def __init__(
+        self,
+        settings: PulseSettings,
+        stimulator: PulseStimulator,
+        arm_secret: bytes,
+        book: PulseBook,
+        clerk: Callable[..., Clerk] = InlineClerk,
+        arm_until_ns: int = FOREVER,
+    ) -> None:
+        self._stimulator = stimulator
+        self.identity = stimulator.open()
+        self.capabilities = stimulator.capabilities
+        try:
+            params = make_pulse_params(settings, self.capabilities, self.identity, arm_secret, arm_until_ns)
+            if not params.forbidden:
+                book.take(self.identity)
+            used = book.used_pulses()
+        except (DoseBookError, PulseLimitError):
+            stimulator.close()
+            raise
+        self.params: PulseParams = replace(params, used_pulses=used)
+        super().__init__(settings, stimulator, clerk, book)
+        self.state: PulseGuardState = initial(self.params)
+        self._limit_reasons = [*pulse_limits(settings, self.capabilities)[1], *book.notes()]
+
+    @property
+    def phase(self) -> Phase:
+        """The present phase."""
+        return self.state.phase
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether no pulse can be commanded: only then may a file be touched."""
+        return self.state.armed_ns == NEVER and not self.state.wanted_percent and not self.state.flowed
+
+    @property
+    def forbidden(self) -> str:
+        """Why this device must not be armed in this session; empty where it may."""
+        return self.params.forbidden
+
+    def welcome(self) -> link.Welcome:
+        """What a fitting Hello is answered with, and what is sent again when the arm code changes."""
+        return link.Welcome(
+            version=link.LINK_VERSION,
+            identity=self.identity,
+            capabilities=None,
+            max_level_ua=0,
+            limit_reasons=self._limit_reasons,
+            arm_code=code_of(self.params.arm_secret, self.state.code_index),
+            pulse_capabilities=self.capabilities,
+            max_intensity_percent=self.params.limits.max_intensity_percent,
+        )
+
+    def report(self, t_ns: int) -> link.Report:
+        """The state as it would be reported now."""
+        return report(self.params, self.state, t_ns)
+
+    def handle(self, t_ns: int, message: link.ToGuard) -> list[link.FromGuard]:
+        """Take one message of the engine; returns what to send to it."""
+        if isinstance(message, link.Hello):
+            return [self.hello(message)]
+        if isinstance(message, link.Command | link.Reserve):
+            return [link.Refused(seq=message.seq, reason="a current was asked for, and this guard's device gives pulses")]
+        return self.feed(t_ns, message)
+
+    def _decided(self, t_ns: int, event: PulseInput) -> list[PulseAction]:
+        self.state, actions = step(self.params, self.state, t_ns, event)
+        return actions
+
+    def _act(self, action: PulseAction, out: list[link.FromGuard]) -> None:
+        device = self._stimulator
+        match action:
+            case FireTrain():
+                device.fire(action.train, LEASE_MS)
+            case ArmPulses():
+                device.arm(action.limits)
+            case Send():
+                out.append(action.message)
+            case Heartbeat():
+                device.heartbeat()
+            case DeviceStop():
+                device.stop(action.stop_class)
+            case DisarmDevice():
+                device.disarm()
+            case ResetDevice():
+                device.reset_fault()
+                device.disarm()
+            case BookPulses() | SettlePulses():
+                self._clerk.take(action)
+            case Announce():
+                out.append(self.welcome())
+            case Exit():
+                self.exit_code = action.code
+
+
+def pulse_guard_core(
+    settings: PulseSettings, stimulator: PulseStimulator, arm_secret: bytes = b"simulation", book: PulseBook | None = None
+) -> PulseGuardCore:
+    """A pulse guard on a dose book in memory, for simulation and replay."""
+    return PulseGuardCore(settings, stimulator, arm_secret, book or MemoryDoseBook())
