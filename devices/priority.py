@@ -6,6 +6,7 @@ import contextlib
 import os
 from typing import Final
 
+FAVOURED: Final = -10
 GUARD: Final = 10
 # An amplifier's threads come after what may stop a current.
 AMPLIFIER: Final = 9
@@ -22,7 +23,7 @@ def claim_processor(priority: int) -> None:
         Among processes that claim the same, 1 to 99: the higher runs first.
     """
     with contextlib.suppress(OSError, AttributeError):
-        os.nice(-10)
+        os.setpriority(os.PRIO_PROCESS, 0, FAVOURED)
     with contextlib.suppress(OSError, AttributeError):
         os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
 
@@ -47,4 +48,4 @@ def claim_share() -> None:
     machine to itself. Where the host grants no such right, go on without.
     """
     with contextlib.suppress(OSError, AttributeError):
-        os.nice(-10)
+        os.setpriority(os.PRIO_PROCESS, 0, FAVOURED)

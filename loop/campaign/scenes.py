@@ -197,8 +197,8 @@ def _channels(rng: random.Random) -> list[int]:
 
 def _to(value: Callable[[random.Random], float]) -> Callable[[random.Random], Alter]:
     def make(rng: random.Random) -> Alter:
-        # PO9 among them: what no channel of the estimator sees needs no flag.
-        columns, number = sorted({0, *_channels(rng)}), value(rng)
+        # PO9 among them: what no channel of the estimator sees needs no flag. Were it every channel, it would be F26's "nan".
+        columns, number = sorted({0, *_channels(rng)} - {rng.randrange(1, len(LABELS))}), value(rng)
 
         def alter(samples: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
             samples[:, columns] = number
@@ -271,7 +271,7 @@ def _estimator_fails(rig: Rig, rng: random.Random) -> Case:
             return _engine_dies(0.0, 0.005)(rig, rng)
         case _:
             rig.stream.alter = lambda samples: np.full_like(samples, np.nan)
-            return Case(rig.t_ns, 0.7, answers=("on",), check=_no_evidence)
+            return Case(rig.t_ns, check=_no_evidence)
 
 
 def _overload(rig: Rig, rng: random.Random) -> Case:
