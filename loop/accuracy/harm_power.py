@@ -48,6 +48,7 @@ TRIALS: Final = ((10, 10), (20, 10), (30, 10), (40, 10), (60, 20))
 """Least trials before the first ON block and after each, as the curve varies them."""
 EFFECTS: Final = ((0.0, 0.0), (0.25, 5.0), (0.5, 10.0), (0.75, 15.0), (1.0, 20.0))
 """Harm in residual standard deviations of the index and in points of the ratings, as the curve varies it."""
+_SETTINGS: Final = ("", "E", "pain", "rated", "probes")
 _Z95: Final = 1.959963984540054
 
 
@@ -266,28 +267,46 @@ def harm_power(sessions: int = 2000, seed: int = 1, table: HarmTable | None = No
 
 
 def render(power: HarmPower, console: Console) -> None:
-    """Print the rows as three tables."""
+    """Print the rows as three tables; what is the same in all rows of one stands in its title."""
     for title, rows in (("nothing got worse", power.null), ("harm", power.harm), ("effect size and trials", power.curve)):
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-        table.add_column("sessions")
-        for name in ("index sd", "ratings", "rated", "before/after", "locked", "95 %", "by index", "by ratings", "at trial"):
-            table.add_column(name, justify="right")
-        for row in rows:
-            scene = row.scene
+        cells = [_setting(row) for row in rows]
+        varies = [name for name in _SETTINGS if len({cell[name] for cell in cells}) > 1]
+        same = ", ".join(f"{name} {cells[0][name]}".strip() for name in _SETTINGS if name not in varies)
+        console.print(f"[italic]{title} ({same})[/italic]" if same else f"[italic]{title}[/italic]", highlight=False)
+        table = Table(box=None, pad_edge=False)
+        for name in varies:
+            table.add_column(name, justify="right" if name else "left", no_wrap=bool(name))
+        for name in ("locked", "95 %", "index", "ratings", "trial"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for row, cell in zip(rows, cells, strict=True):
             table.add_row(
-                scene.name + (f", {scene.reversed_ma:g} mA" if scene.reversed_ma else ""),
-                f"{scene.index_harm_sd:g}",
-                f"{scene.rating_harm:g}",
-                f"{100 * scene.rated:.0f} %",
-                f"{row.table.min_baseline}/{row.table.min_probe}",
+                *(cell[name] for name in varies),
                 f"{100 * row.locked:.1f} %",
-                f"{100 * row.low:.1f}–{100 * row.high:.1f}",
+                f"{100 * row.low:.0f}–{100 * row.high:.0f}",
                 f"{100 * row.by_index:.1f} %",
                 f"{100 * row.by_ratings:.1f} %",
                 "–" if row.trial is None else f"{row.trial:.0f}",
             )
         console.print(table)
         console.print()
+    console.print(
+        "E: by how many of its sd the index is raised; pain: by how many of 100 the ratings are; rated: share of noxious "
+        "outcomes; probes: trials without current before the first ON block and after each; locked: share of sessions, by the "
+        "index and by the ratings; trial: median of the lock-out.",
+        highlight=False,
+    )
+
+
+def _setting(row: Row) -> dict[str, str]:
+    """What a row is about, a cell each of `_SETTINGS`."""
+    scene = row.scene
+    return {
+        "": scene.name + (f", {scene.reversed_ma:g} mA" if scene.reversed_ma else ""),
+        "E": f"+{scene.index_harm_sd:g}",
+        "pain": f"+{scene.rating_harm:g}",
+        "rated": f"{100 * scene.rated:.0f} %",
+        "probes": f"{row.table.min_baseline}/{row.table.min_probe}",
+    }
 
 
 class _Seen(NamedTuple):

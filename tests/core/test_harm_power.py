@@ -107,10 +107,16 @@ def test_a_harmful_current_is_given_less_of_it() -> None:
     assert locked(Scene(index_harm_sd=1.0)).blocks < 0.5 * locked(Scene()).blocks
 
 
-def test_the_tables_name_every_row() -> None:
+def test_the_tables_name_every_row_within_80_columns() -> None:
     row = simulate(HarmTable(), Scene(name="as assumed", reversed_ma=2.0), 20, seed=1)
-    console = Console(width=170)
+    long = msgspec.structs.replace(
+        row, scene=Scene(name="sensitisation: index 0.2, ratings 4 a hundred trials", rating_harm=20.0)
+    )
+    console = Console(width=80)
     with console.capture() as captured:
-        render(HarmPower(null=(row,), harm=(row,), curve=(row,)), console)
+        render(HarmPower(null=(row, long), harm=(row,), curve=(row,)), console)
+    lines = captured.get().splitlines()
     assert captured.get().count("as assumed, 2 mA") == 3
-    assert "30/10" in captured.get()
+    assert "nothing got worse (E +0, rated 50 %, probes 30/10)" in captured.get()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in captured.get()
