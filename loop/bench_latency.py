@@ -27,6 +27,7 @@ import msgspec
 import numpy as np
 
 from devices import link, settings
+from devices.children import module_command
 from devices.clock import SystemClock
 from devices.guard_core import GuardCore, MemoryDoseBook
 from devices.guard_process import GuardLoop, Log
@@ -98,7 +99,7 @@ def _percentiles(latencies_ns: list[int]) -> Percentiles:
 
 @contextmanager
 def _child(role: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "loop.bench_latency", role, *arguments]
+    command = module_command("loop.bench_latency", role, *arguments)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -130,7 +131,7 @@ def _loop(folder: Path, seconds: float) -> list[int]:
     file.write_bytes(configuration.encode(config))
     where = socket_path(guarded.session)
     with ExitStack() as stack:
-        command = [sys.executable, "-m", "devices.mock.stimulator_process", "--link", str(port)]
+        command = module_command("devices.mock.stimulator_process", "--link", str(port))
         device = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
         stack.callback(device.terminate)
         assert device.stdout is not None

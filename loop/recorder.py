@@ -11,7 +11,6 @@ import os
 import select
 import socket
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +19,7 @@ from typing import Final
 
 import msgspec
 
+from devices.children import module_command
 from devices.clock import Clock
 from devices.units import NS_PER_S
 from loop import session_file as sf
@@ -92,7 +92,7 @@ class ProcessRecorder:
         max_backlog_bytes: int = 64 * 1024 * 1024,
         max_lag_s: float = 5.0,
         machine_key: bytes = b"",
-        command: Sequence[str] = (sys.executable, "-m", "loop.row_writer"),
+        command: Sequence[str] = tuple(module_command("loop.row_writer")),
     ) -> None:
         self._clock = clock
         self._max_backlog = max_backlog_bytes

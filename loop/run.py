@@ -8,7 +8,6 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from devices import checklist, link, priority, settings
+from devices.children import module_command
 from devices.clock import SystemClock, VirtualClock
 from devices.link_socket import GuardClient, GuardUnreachableError, socket_path
 from devices.pulse_settings import PulseSettings
@@ -194,8 +194,10 @@ class GuardProcess:
         descriptor = os.open(self._settings_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(settings.encode(guarded))
-        command = [sys.executable, "-m", "devices.guard_process"]
-        command += ["--settings", str(self._settings_path), "--socket", str(self._socket), "--log", str(self._log_path)]
+        command = module_command(
+            "devices.guard_process",
+            *("--settings", str(self._settings_path), "--socket", str(self._socket), "--log", str(self._log_path)),
+        )
         # A session of its own: the terminal's Ctrl-C and hang-up are for us alone.
         self._process = subprocess.Popen(
             command, start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE

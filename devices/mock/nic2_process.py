@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from devices.children import module_command
 from devices.driver import DriverError
 from devices.mock import process_command
 from devices.mock.device_rig import ProcessSettings
@@ -51,8 +52,10 @@ class _Rig(TcpRig):
             super().serve()
             return
         # liblsl can abort its host: never in the process of the device.
-        command = [sys.executable, "-m", "devices.mock.nic2_streams", self._outlet]
-        command += ["--meter", str(self._settings.meter), "--seed", str(self._settings.seed)]
+        command = module_command(
+            "devices.mock.nic2_streams",
+            *(self._outlet, "--meter", str(self._settings.meter), "--seed", str(self._settings.seed)),
+        )
         streams = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         try:
             super().serve()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
 
+from devices.children import module_command
 from devices.clock import SystemClock, VirtualClock
 from devices.conformance import PulseRig
 from devices.magstim import MagstimOptions, Mode, capabilities
@@ -148,8 +148,8 @@ class SerialMagstimRig:
         self._clock = SystemClock()
         self._meter = directory / "pulses"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "devices.mock.magstim_process", "--meter", str(self._meter), "--control", "-",
-             "--firmware", firmware],
+            module_command("devices.mock.magstim_process", "--meter", str(self._meter), "--control", "-",
+                           "--firmware", firmware),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self._process.stdout is not None

@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
+from devices.children import module_command
 from devices.clock import SystemClock, VirtualClock
 from devices.conformance import Rig
 from devices.mock import faults
@@ -133,7 +133,7 @@ class SerialReferenceRig:
         self._make = make
         meter = directory / "meter"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", *self.emulator, "--meter", str(meter), "--control", "-"],
+            module_command(*self.emulator, "--meter", str(meter), "--control", "-"),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self._process.stdout is not None

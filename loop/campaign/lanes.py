@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from devices.children import module_command
 from loop.campaign.judge import Run
 from loop.campaign.virtual import LANES, lane
 from loop.errors import SessionError
@@ -29,10 +30,9 @@ def virtual_runs(runs: int, seed: int, names: Sequence[str], stop: Callable[[], 
     SessionError
         If a lane breaks off.
     """
-    command = [sys.executable, "-m", "loop.campaign.lanes"]
     lanes = [
         subprocess.Popen(
-            [*command, str(number), str(runs), str(seed), *names],
+            module_command("loop.campaign.lanes", str(number), str(runs), str(seed), *names),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             start_new_session=True,

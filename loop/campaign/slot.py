@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from devices.children import module_command
 from devices.mock.meter import MeterReader, MeterRecord
 from devices.units import NS_PER_S
 from loop.campaign.children import CLOCK, Child, RealError, child_of, kill
@@ -62,7 +63,7 @@ class Slot:
 
     def module(self, name: str, *arguments: str) -> Child:
         """A module as a process of this place."""
-        return Child([PYTHON, "-m", name, *arguments], self.folder, self.environment)
+        return Child(module_command(name, *arguments), self.folder, self.environment)
 
     def with_device(self, kind: str = "none") -> Child:
         """The stimulator, started anew unless it lives; ``hardware`` gives itself out as no emulator."""

@@ -1,0 +1,14 @@
+"""How cereloop starts a module of its own as a process."""
+
+from __future__ import annotations
+
+import sys
+
+
+def module_command(name: str, *arguments: str) -> list[str]:
+    """The command that runs the installed module `name`.
+
+    With ``-P`` the working directory is no place to import from: in a checkout whose sources are not what is installed, or in a
+    folder that happens to hold a `loop` or a `devices`, the children would otherwise run other code than their parent.
+    """
+    return [sys.executable, "-P", "-m", name, *arguments]
