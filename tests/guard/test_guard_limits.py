@@ -127,3 +127,41 @@ def test_gate_dose_covers_the_exact_gate_and_little_more() -> None:
     dose = gate_dose(stimulation)
     assert exact_uc <= dose.charge_uc <= 1.05 * (exact_uc + 200) + 1
     assert dose.on_time_ms == 21_000
+
+
+def test_each_limit_says_its_value_its_unit_and_what_binds() -> None:
+    settings = make_settings(max_slew_ua_s=90, max_charge_uc=5000, max_on_time_s=30.0, arm_below_ohm=8000, stop_above_ohm=9000)
+    merged = effective(settings, None)
+    assert merged.sentences() == [
+        "level at most 200 uA (stimulation.level_ua: 200 uA)",
+        "slew at most 90 uA/s (limits.max_slew_ua_s: 90 uA/s)",
+        "charge at most 5000 uC (limits.max_charge_uc: 5000 uC)",
+        "time with current at most 30 s (limits.max_on_time_s: 30 s)",
+        "impedance to arm at most 8000 ohm (limits.arm_below_ohm: 8000 ohm)",
+        "impedance at most 9000 ohm (limits.stop_above_ohm: 9000 ohm)",
+    ]
+    assert [limit.reasons[0] for limit in merged] == [
+        "ceiling in code: 2000 uA",
+        "ceiling in code: 100 uA/s",
+        "ceiling in code: 2400000 uC",
+        "ceiling in code: 1200 s",
+        "ceiling in code: 10000 ohm",
+        "ceiling in code: 20000 ohm",
+    ]
+
+
+def test_what_just_fits_is_accepted_and_what_just_does_not_is_told_by_how_much() -> None:
+    dose = gate_dose(make_settings().stimulation)
+    check_settings(make_settings(max_charge_uc=dose.charge_uc, max_on_time_s=dose.on_time_ms / 1000.0))
+    check_settings(make_settings(arm_below_ohm=9000, stop_above_ohm=9000))
+    slope = limits.ramp_peak_slope_ua_s(200, 10.0)
+    check_settings(make_settings(level_ua=200, ramp_s=10.0, max_slew_ua_s=slope))
+    with pytest.raises(LimitError) as refused:
+        check_settings(make_settings(max_on_time_s=20.99))
+    assert str(refused.value) == (
+        "stimulation.hold_s is 10: one gate can need 21 s with current, above the session's 20.99 s "
+        "(limits.max_on_time_s: 20.99 s); shorten it"
+    )
+    with pytest.raises(LimitError) as refused:
+        check_settings(make_settings(contact_area_cm2=math.inf))
+    assert str(refused.value) == "stimulation.contact_area_cm2 is not a finite number; write the area in cm2"
