@@ -2,10 +2,10 @@
 
 Nothing may stop the current falsely, and no process may grow: memory is sampled along the way, and its slope must not be told
 from none by more than `LEAST_KIB`. What a session keeps of every gate it needs: the harm guard's record of the block and of the
-probe trials beside it, about 0.5 KiB, and up to 1 KiB that numpy holds back for arrays of one more entry; the dose of a session
-bounds the number of gates. Of a trial nothing is kept. Resident memory is a high-water mark, and rises by a few hundred KiB at once
-when the allocator first touches memory that it has had all along; so the slope is the median over all pairs of samples, which such
-a step does not move as it moves a line through all of them.
+probe trials beside it, and the buffers that numpy holds back for arrays of one more entry, together about 1.5 KiB; the dose of a
+session bounds the number of gates. Of a trial nothing is kept. Resident memory is a high-water mark: it rises by a few hundred
+KiB at once, with nothing more allocated, when memory is first touched that the process has had all along. So the slope is the
+median over all pairs of samples, which such a step hardly moves.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _FEW_GATES: Final = ("gate.sense_s=600", "session.duration_s=86400")
 
 
 class Growth(msgspec.Struct, frozen=True, kw_only=True):
-    """Memory of one process: KiB at first and last, the slope a sample, and how far the lower end of its 95 % interval is off."""
+    """Memory of one process: KiB at first and last, the slope a sample, and how far below it its 95 % interval ends."""
 
     process: str
     first_kib: float

@@ -43,7 +43,9 @@ def test_a_reader_who_has_gone_does_not_change_the_exit_code(simulated: Path, ho
     os.close(reading)
     with os.fdopen(writing, "wb") as out:
         command = ended(simulated, how, *(["--json"] if style == "json" else []))
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, text=True, timeout=120)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, text=True, timeout=120, check=False
+        )
     assert done.returncode == code, done.stderr
     assert "cereloop show" in done.stderr
     assert ("NOT confirmed" in done.stderr) == (code == 4)
@@ -63,7 +65,7 @@ def test_a_terminal_that_has_gone_does_not_change_the_exit_code(simulated: Path,
 def test_unconfirmed_zero_outweighs_a_summary_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "none.sqlite").write_bytes(b"no session")
     command = ended(tmp_path / "none.sqlite", "unconfirmed")
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 4
     assert "NOT confirmed" in done.stderr
 
