@@ -2,10 +2,10 @@
 
 Nothing may stop the current falsely, and no process may grow: memory is sampled along the way, and its slope must not be told
 from none by more than `LEAST_KIB`. What a session keeps of every gate it needs: the harm guard's record of the block and of the
-probe trials beside it, and the buffers that numpy holds back for arrays of one more entry, together about 1.5 KiB; the dose of a
-session bounds the number of gates. Of a trial nothing is kept. Resident memory is a high-water mark: it rises by a few hundred
-KiB at once, with nothing more allocated, when memory is first touched that the process has had all along. So the slope is the
-median over all pairs of samples, which such a step hardly moves.
+probe trials beside it, and the buffers that numpy holds back for arrays of one more entry, together about 1.5 KiB; the dose of
+a session bounds the number of gates. Of a trial nothing is kept. Resident memory is a high-water mark: it rises by a few
+hundred KiB at once, with nothing more allocated, when memory is first touched that the process has had all along. So the
+slope is the median over all pairs of samples, which such a step hardly moves.
 """
 
 from __future__ import annotations
