@@ -8,7 +8,10 @@ stands in the way, a session was aborted); 2 the input cannot be used (arguments
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +19,7 @@ from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 import typer
@@ -29,7 +32,7 @@ from devices.stimulator import DeviceError
 from loop import __version__
 from loop.calibration.errors import CalibrationError
 from loop.config import Config, ConfigError, load
-from loop.errors import LayoutError, SessionError
+from loop.errors import LayoutError, SessionError, ZeroUnconfirmedError
 from loop.estimators.errors import EstimatorError
 from loop.presets import preset_path
 from loop.sealing import SealError
@@ -59,6 +62,8 @@ app = typer.Typer(
     epilog="Exit codes: 0 done · 1 done, but not well · 2 bad input · 3 something needed is missing · "
     "4 zero current not confirmed · 130 interrupted.",
 )
+
+_SWITCH_OFF: Final = "zero current is NOT confirmed: switch the stimulator off by hand, then take off the electrodes"
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", metavar="FILE.toml", help="Configuration file.")]
 SetOption = Annotated[
@@ -164,14 +169,17 @@ def live(
     screen = Screen("json" if as_json else "text", view="blinded" if chosen.allocation is not None else "open")
     operator = OperatorLine(sys.stdin)
     try:
-        path, code = run_live(chosen, out, screen, operator)
+        path, at_zero = run_live(chosen, out, screen, operator)
     finally:
         operator.close()
         screen.close()
-    finish(path, as_json, None, ())
-    if code == Exit.ZERO_UNCONFIRMED or code is None:
-        fail("zero current is NOT confirmed: switch the stimulator off by hand, then take off the electrodes")
-        raise typer.Exit(Exit.ZERO_UNCONFIRMED)
+    if not at_zero:
+        fail(_SWITCH_OFF)
+    try:
+        _finish_if_heard(path, as_json)
+    finally:
+        if not at_zero:
+            raise typer.Exit(Exit.ZERO_UNCONFIRMED)
 
 
 @app.command()
@@ -255,12 +263,32 @@ def finish(
     if as_json:
         typer.echo(msgspec.json.encode(summary).decode())
     else:
-        render(summary, Console())
+        render(summary, _Page())
+
+
+def _finish_if_heard(path: Path, as_json: bool) -> None:
+    """The summary of a live session; a terminal or pipe that has gone meanwhile does not make the session a failed one."""
+    try:
+        finish(path, as_json, None, ())
+        sys.stdout.flush()
+    except OSError as error:
+        # What is still buffered would be tried again at exit, and fail then.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        fail(f"nobody takes the summary ({error.strerror or error}); `cereloop show {path}` prints it")
+
+
+class _Page(Console):
+    """A console that leaves it to the command what a reader who has gone means."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def fail(sentence: str) -> None:
-    """One sentence on standard error."""
-    typer.echo(f"cereloop: {sentence}", err=True)
+    """One sentence on standard error, if anybody is there: the exit code says it anyway."""
+    with contextlib.suppress(OSError):
+        typer.echo(f"cereloop: {sentence}", err=True)
 
 
 @contextmanager
@@ -345,6 +373,10 @@ def main() -> None:
     except JournalError as error:
         fail(str(error))
         sys.exit(Exit.BAD_INPUT)
+    except ZeroUnconfirmedError as error:
+        fail(str(error))
+        fail(_SWITCH_OFF)
+        sys.exit(Exit.ZERO_UNCONFIRMED)
     except (SourceError, SessionError, DeviceError, DoseBookError) as error:
         fail(str(error))
         sys.exit(Exit.MISSING)

@@ -9,3 +9,7 @@ class LayoutError(ValueError):
 
 class SessionError(Exception):
     """A session cannot start or did not end as it should; one sentence says what and what to do."""
+
+
+class ZeroUnconfirmedError(SessionError):
+    """A session broke off, and nobody can say that no current flows: that outweighs why it broke off."""

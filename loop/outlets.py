@@ -12,10 +12,10 @@ from devices.clock import SystemClock
 from loop.events import Decision, Features, MarkerOut, Output, Setup
 from loop.screen import View, blinded
 from loop.sources.lsl import clock_difference_ns
-from loop.sources.lsl_markers import OWN_EVENTS
+from loop.sources.lsl_markers import OWN_EVENTS, OWN_FEATURES
 
 EVENTS = OWN_EVENTS
-FEATURES = "cereloop-features"
+FEATURES = OWN_FEATURES
 
 
 class Outlets:

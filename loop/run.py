@@ -18,6 +18,7 @@ import msgspec
 from devices import checklist, link, priority, settings
 from devices.children import module_command
 from devices.clock import SystemClock, VirtualClock
+from devices.guard_state import ExitCode
 from devices.link_socket import GuardClient, GuardUnreachableError, socket_path
 from devices.pulse_settings import PulseSettings
 from loop import config as configuration
@@ -25,7 +26,7 @@ from loop.allotment import allotment_of
 from loop.calibration import file as calibration_file
 from loop.calibration.validity import check_date
 from loop.config import Config, ConfigError
-from loop.errors import SessionError
+from loop.errors import SessionError, ZeroUnconfirmedError
 from loop.estimators import registry
 from loop.estimators.protocol import Estimator
 from loop.events import Layout, Playback
@@ -46,6 +47,9 @@ REPLAY_CHUNK_S: Final = 0.1
 _GUARD_START_S: Final = 120.0
 _GUARD_END_S: Final = 5.0
 _LAST_WORDS_S: Final = 2.0
+_GUARD_SAYS: Final = "cereloop guard: "
+_AT_ZERO: Final = (ExitCode.ENDED, ExitCode.ENGINE_LOST)
+"""A guard that was killed, broke, or is still busy has not confirmed zero."""
 _SOFTWARE: Final = ("cereloop", "numpy", "scipy", "mne", "mne-realtime", "pylsl", "msgspec", "pyserial")
 
 
@@ -233,9 +237,9 @@ class GuardProcess:
                 client = GuardClient.connect(self._socket, 0.05)
             except GuardUnreachableError as error:
                 if self._process.poll() is not None:
-                    raise SessionError(f"the guard did not start: {self._last_words()}") from error
+                    raise SessionError(self._last_words()) from error
                 if time.monotonic() > deadline_s:
-                    raise SessionError(f"the guard did not answer within {_GUARD_START_S:g} s") from error
+                    raise SessionError(self._silence()) from error
         client.send(link.Hello(version=link.LINK_VERSION, settings_sha256=digest))
         while time.monotonic() < deadline_s and not client.closed:
             for message in client.receive():
@@ -244,16 +248,24 @@ class GuardProcess:
                 if isinstance(message, link.Refused):
                     raise SessionError(f"the guard refused us: {message.reason}")
             time.sleep(0.002)
-        raise SessionError(f"the guard did not welcome us: {self._last_words()}")
+        raise SessionError(self._last_words() if client.closed else self._silence())
 
     def _last_words(self) -> str:
-        """Why it ended, in its own words; the link is gone a moment before the process is."""
+        """Why it did not start, in its own words; the link is gone a moment before the process is."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_LAST_WORDS_S)
         if self._process.poll() is None or self._process.stderr is None:
-            return "it gave no reason"
+            return f"the guard closed the link without a word; its log is {self._log_path}"
         lines = self._process.stderr.read().decode("utf-8", "replace").strip().splitlines()
-        return lines[-1] if lines else f"it ended with code {self._process.returncode}"
+        if not lines:
+            return f"the guard ended with code {self._process.returncode} and gave no reason; its log is {self._log_path}"
+        return f"the guard did not start: {lines[-1].removeprefix(_GUARD_SAYS)}"
+
+    def _silence(self) -> str:
+        return (
+            f"the guard did not answer within {_GUARD_START_S:g} s: is a question open at the device or in its program? "
+            f"Its log is {self._log_path}"
+        )
 
 
 @contextlib.contextmanager
@@ -282,7 +294,7 @@ def open_source(config: Config) -> Iterator[LslSource]:
         source.close()
 
 
-def live(config: Config, path: Path | None, screen: Screen, operator: OperatorLine) -> tuple[Path, int | None]:
+def live(config: Config, path: Path | None, screen: Screen, operator: OperatorLine) -> tuple[Path, bool]:
     """Run a live session to its end.
 
     Parameters
@@ -295,13 +307,15 @@ def live(config: Config, path: Path | None, screen: Screen, operator: OperatorLi
 
     Returns
     -------
-    tuple of Path and int or None
-        The session file, and the guard's exit code (0 where there was no guard, None where it is still at work).
+    tuple of Path and bool
+        The session file, and whether zero current is confirmed (as it is where there was no guard).
 
     Raises
     ------
     SourceError, LayoutError, CalibrationError, ChecklistError, SessionError, JournalError
         If anything needed is missing; nothing has flowed then.
+    ZeroUnconfirmedError
+        If it breaks off later, and zero current is not confirmed.
     """
     from loop.outlets import Outlets
 
@@ -323,29 +337,35 @@ def live(config: Config, path: Path | None, screen: Screen, operator: OperatorLi
         name = f"{where.stem}-{os.getpid()}"
         guard: GuardProcess | None = None
         recorder: ProcessRecorder | None = None
+        zero = True
         try:
-            if config.stimulates:
-                make = configuration.guard_settings if config.pulses is None else configuration.pulse_guard_settings
-                guarded = make(config, name, input_is_simulated=source.info.simulated, checklist=form)
-                guard = GuardProcess(guarded)
-            meta = session_meta(config, "live", name, msgspec.json.encode(source.info).decode(), allotment.sealed, form)
-            recorder = ProcessRecorder(where, meta, clock, machine_key=allotment.machine_key)
-            session = LiveSession(
-                config,
-                source,
-                recorder,
-                guard.client if guard is not None else None,
-                guard.welcome if guard is not None else None,
-                operator,
-                screen,
-                clock,
-                Outlets(name, config.source.reach, "blinded" if allotment.sealed else "open"),
-                calibration,
-                allotment.event,
-            )
-            session.run()
-        finally:
-            code = guard.close() if guard is not None else 0
-            if recorder is not None:
-                recorder.close()
-    return where, code
+            try:
+                if config.stimulates:
+                    make = configuration.guard_settings if config.pulses is None else configuration.pulse_guard_settings
+                    guarded = make(config, name, input_is_simulated=source.info.simulated, checklist=form)
+                    guard = GuardProcess(guarded)
+                meta = session_meta(config, "live", name, msgspec.json.encode(source.info).decode(), allotment.sealed, form)
+                recorder = ProcessRecorder(where, meta, clock, machine_key=allotment.machine_key)
+                session = LiveSession(
+                    config,
+                    source,
+                    recorder,
+                    guard.client if guard is not None else None,
+                    guard.welcome if guard is not None else None,
+                    operator,
+                    screen,
+                    clock,
+                    Outlets(name, config.source.reach, "blinded" if allotment.sealed else "open"),
+                    calibration,
+                    allotment.event,
+                )
+                session.run()
+            finally:
+                zero = guard is None or guard.close() in _AT_ZERO
+                if recorder is not None:
+                    recorder.close()
+        except Exception as error:
+            if zero:
+                raise
+            raise ZeroUnconfirmedError(f"the session broke off: {error}") from error
+    return where, zero

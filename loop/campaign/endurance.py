@@ -1,7 +1,11 @@
 """Long undisturbed sessions: eight hours on the virtual clock, half an hour in real time beside twice the load of the machine.
 
-Nothing may stop the current falsely, and no process may grow: memory is sampled along the way, and its slope has a confidence
-interval that must hold zero.
+Nothing may stop the current falsely, and no process may grow: memory is sampled along the way, and its slope must not be told
+from none by more than `LEAST_KIB`. What a session keeps of every gate it needs: the harm guard's record of the block and of the
+probe trials beside it, and the buffers that numpy holds back for arrays of one more entry, together about 1.5 KiB; the dose of
+a session bounds the number of gates. Of a trial nothing is kept. Resident memory is a high-water mark: it rises by a few
+hundred KiB at once, with nothing more allocated, when memory is first touched that the process has had all along. So the
+slope is the median over all pairs of samples, which such a step hardly moves.
 """
 
 from __future__ import annotations
@@ -40,8 +44,8 @@ WARM_UP: Final = 0.25
 """Share of the time that is not looked at: whatever remembers a bounded number of trials is full then."""
 SHORTEST_S: Final = 600.0
 """Below this memory is told and not judged: caches are still filling."""
-LEAST_KIB: Final = 16.0
-"""Growth between two samples that is no leak, in KiB: one page of memory is 4."""
+LEAST_KIB: Final = 4.0
+"""Growth between two samples that is no leak, in KiB: a page of memory, or what is kept of the two gates of a sample."""
 _GUARD_RESTS_NS: Final = 40 * NS_PER_MS
 _ENGINE_RESTS_NS: Final = 80 * NS_PER_MS
 _STOPS: Final = frozenset({"aborting", "stopped", "latched"})
@@ -51,7 +55,7 @@ _FEW_GATES: Final = ("gate.sense_s=600", "session.duration_s=86400")
 
 
 class Growth(msgspec.Struct, frozen=True, kw_only=True):
-    """Memory of one process: KiB at first and last, and the slope a sample with the half-width of its 95 % interval."""
+    """Memory of one process: KiB at first and last, the slope a sample, and how far below it its 95 % interval ends."""
 
     process: str
     first_kib: float
@@ -61,7 +65,7 @@ class Growth(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def flat(self) -> bool:
-        """Whether no growth can be told from zero."""
+        """Whether no more growth can be told than gates leave behind."""
         return self.slope_kib - self.half_kib <= LEAST_KIB
 
 
@@ -79,14 +83,14 @@ class Endurance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def growth(process: str, kib: list[float]) -> Growth:
-    """Least-squares slope of memory samples, the warm-up left out."""
+    """Slope of memory samples by Theil and Sen, the warm-up left out."""
     from scipy import stats
 
     late = np.asarray(kib[int(WARM_UP * len(kib)) :] or [0.0])
     slope = half = 0.0
     if len(late) > 3 and np.ptp(late) > 0.0:
-        fit = stats.linregress(np.arange(len(late)), late)
-        slope, half = float(fit.slope), float(stats.t.ppf(0.975, len(late) - 2) * fit.stderr)
+        fit = stats.theilslopes(late, np.arange(len(late)), 0.95)
+        slope, half = float(fit.slope), float(fit.slope - fit.low_slope)
     return Growth(process=process, first_kib=float(late[0]), last_kib=float(late[-1]), slope_kib=slope, half_kib=half)
 
 
@@ -214,7 +218,7 @@ def sentence(found: Endurance) -> str:
     lines += [
         (
             f"memory of {one.process}: {one.first_kib:.0f} -> {one.last_kib:.0f} KiB, {one.slope_kib:+.1f} "
-            f"± {one.half_kib:.1f} KiB a sample: {_judgement(found, one)}"
+            f"KiB a sample (at least {one.slope_kib - one.half_kib:+.1f}): {_judgement(found, one)}"
         )
         for one in found.memory
     ]

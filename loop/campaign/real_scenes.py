@@ -401,6 +401,8 @@ SCENES: Final[dict[str, RealScene]] = {
     "F36": _device("reset:boot_ms=150"),
     "F37": RealScene(_stuck),
     "F38": _device("lost_replies"),
+    # While the line is half open nothing reports zero, so the guard refuses a reset (I07); once it carries again a reset is
+    # taken within some tenths of a second on a serial line, after up to a second more where NIC is asked for its mark.
     "F39": _device("half_open", after="drop"),
     "F40": _device("impedance_rise:over_s=0"),
     "F41": RealScene(_emergency),

@@ -8,6 +8,7 @@ hands anew.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -19,7 +20,7 @@ from devices.clock import Clock, SystemClock
 from loop.events import Layout, SourceInfo
 from loop.sources.description import Description, from_xml, layout_of
 from loop.sources.errors import SourceError, SourceLostError
-from loop.sources.lsl_markers import OWN_EVENTS, MarkerInlet
+from loop.sources.lsl_markers import OWN_EVENTS, OWN_FEATURES, MarkerInlet
 
 Int64s = npt.NDArray[np.int64]
 Samples = npt.NDArray[Any]
@@ -99,6 +100,16 @@ def _called(info: Any) -> str:
         f" {f'{rate:g} Hz' if rate else 'irregular'}, source id {info.source_id() or 'none'!r},"
         f" on {info.hostname()})"
     )
+
+
+def what_there_is(found: Sequence[Any]) -> str:
+    """The streams that somebody could have meant; what a session of ours publishes is none of them."""
+    others = [_called(info) for info in found if info.name() not in (OWN_EVENTS, OWN_FEATURES)]
+    if others:
+        return f"there are: {'; '.join(others)}."
+    if found:
+        return "there is none but what a running session of cereloop publishes; is the amplifier's program running?"
+    return "there is no LSL stream at all; is the amplifier's program running?"
 
 
 class LslSource:
@@ -238,10 +249,9 @@ class LslSource:
         pylsl = self._pylsl
         found = pylsl.resolve_bypred(self._wanted, 1, self._timeout_s)
         if not found:
-            there = "; ".join(_called(info) for info in pylsl.resolve_streams(0.5))
             raise SourceError(
                 f"No LSL stream with {self._wanted} was found within {self._timeout_s:g} s; "
-                + (f"there are: {there}." if there else "there is no LSL stream at all.")
+                f"{what_there_is(pylsl.resolve_streams(0.5))}"
             )
         rivals, first = self._wanted, found[0]
         if first.source_id():

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 # What cereloop itself publishes: no session takes it for what the participant was shown.
 OWN_EVENTS: Final = "cereloop-events"
+OWN_FEATURES: Final = "cereloop-features"
 _RETRY_S: Final = 0.25
 _MOST_AT_ONCE: Final = 256
 _MOST_HELD: Final = 4096

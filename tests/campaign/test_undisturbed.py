@@ -31,5 +31,8 @@ def test_a_process_that_grows_is_told_from_one_that_scatters() -> None:
     scatter = [100_000.0 + rng.gauss(0.0, 200.0) for _ in range(24)]
     assert growth("flat", scatter).flat
     assert not growth("leak", [kib + 100.0 * n for n, kib in enumerate(scatter)]).flat
+    stepped = [100_000.0 + 3.0 * n + (300.0 if n >= 10 else 0.0) for n in range(24)]
+    assert growth("first touched late", stepped).flat
+    assert not growth("slow leak", [100_000.0 + 8.0 * n for n in range(24)]).flat
     assert growth("short", [5.0]).flat
     assert growth("still", [5.0] * 24).flat

@@ -22,8 +22,8 @@ from devices import liblsl
 from devices.clock import SystemClock
 from devices.mock.amplifier import Amplifier
 from loop.sources.errors import SourceError, SourceLostError
-from loop.sources.lsl import LslSource, clock_difference_ns, predicate
-from loop.sources.lsl_markers import OWN_EVENTS
+from loop.sources.lsl import LslSource, clock_difference_ns, predicate, what_there_is
+from loop.sources.lsl_markers import OWN_EVENTS, OWN_FEATURES
 
 Amplify = Callable[..., Callable[[], None]]
 
@@ -248,6 +248,16 @@ def test_no_stream_says_what_there_is(unique: str, amplify: Amplify) -> None:
         wrong.open()
     seen.close()
     wrong.close()
+
+
+def test_what_cereloop_publishes_is_not_offered_as_a_stream() -> None:
+    own = [pylsl.StreamInfo(OWN_EVENTS, "Markers", 1, 0.0, "string"), pylsl.StreamInfo(OWN_FEATURES, "Features", 9, 50.0)]
+    other = pylsl.StreamInfo("amplifier", "EEG", 8, 250.0)
+    said = what_there_is([*own, other])
+    assert said.startswith("there are: 'amplifier' (type EEG, 8 channels, 250 Hz")
+    assert "cereloop" not in said
+    assert what_there_is(own).startswith("there is none but what a running session of cereloop publishes")
+    assert what_there_is([]).startswith("there is no LSL stream at all")
 
 
 def test_two_streams_that_fit_are_refused(unique: str, amplify: Amplify) -> None:

@@ -1,0 +1,124 @@
+"""How ``live`` begins in vain and ends: the guard's own reason in one sentence, and an exit code that the session decides."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from devices.guard_state import ExitCode
+from loop import config as configuration
+from loop import run
+from loop.errors import SessionError, ZeroUnconfirmedError
+from loop.events import SourceInfo
+from loop.run import GuardProcess
+
+MOCK = Path(__file__).resolve().parents[2] / "configs" / "live-mock.toml"
+# The command with a session of a given outcome in place of one that takes minutes and a stimulator.
+ENDED = """
+import sys
+from pathlib import Path
+import loop.run
+path, how = Path(sys.argv.pop(1)), sys.argv.pop(1)
+loop.run.live = lambda *_: (path, how == "zero")
+from loop import cli
+cli.main()
+"""
+
+
+def ended(path: Path, how: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-c", ENDED, str(path), how, "live", "--config", str(MOCK), *arguments]
+
+
+@pytest.mark.parametrize(("how", "code"), [("zero", 0), ("unconfirmed", 4)])
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_a_reader_who_has_gone_does_not_change_the_exit_code(simulated: Path, how: str, code: int, style: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as out:
+        command = ended(simulated, how, *(["--json"] if style == "json" else []))
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, text=True, timeout=120, check=False
+        )
+    assert done.returncode == code, done.stderr
+    assert "cereloop show" in done.stderr
+    assert ("NOT confirmed" in done.stderr) == (code == 4)
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize(("how", "code"), [("zero", 0), ("unconfirmed", 4)])
+def test_a_terminal_that_has_gone_does_not_change_the_exit_code(simulated: Path, how: str, code: int) -> None:
+    master, slave = pty.openpty()
+    os.close(master)
+    child = subprocess.Popen(ended(simulated, how), stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+    os.close(slave)
+    assert child.wait(120) == code
+
+
+def test_unconfirmed_zero_outweighs_a_summary_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "none.sqlite").write_bytes(b"no session")
+    command = ended(tmp_path / "none.sqlite", "unconfirmed")
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 4
+    assert "NOT confirmed" in done.stderr
+
+
+def broken_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int | None) -> None:
+    """A live session whose recorder cannot be started, with a guard that then ends with `code`."""
+    info = SourceInfo(kind="lsl", identity="test", simulated=True, dtype="float32")
+
+    class Source:
+        def __enter__(self) -> Any:
+            return SimpleNamespace(info=info, layout=None)
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    def refuse(*_: object, **__: object) -> None:
+        raise SessionError("no recorder")
+
+    guard = SimpleNamespace(client=None, welcome=None, close=lambda: code)
+    monkeypatch.setattr(run, "open_source", lambda _: Source())
+    monkeypatch.setattr(run, "build_estimator", lambda *_: SimpleNamespace(is_stand_in=False))
+    monkeypatch.setattr(run, "GuardProcess", lambda _: guard)
+    monkeypatch.setattr(run, "session_meta", refuse)
+    run.live(configuration.load(MOCK), tmp_path / "x.sqlite", None, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("code", [None, ExitCode.ZERO_UNCONFIRMED, ExitCode.INTERNAL, -9])
+def test_a_session_that_breaks_off_without_confirmed_zero_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int | None
+) -> None:
+    with pytest.raises(ZeroUnconfirmedError, match="broke off: no recorder"):
+        broken_off(monkeypatch, tmp_path, code)
+
+
+@pytest.mark.parametrize("code", [ExitCode.ENDED, ExitCode.ENGINE_LOST])
+def test_a_session_that_breaks_off_at_confirmed_zero_tells_its_own_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int
+) -> None:
+    with pytest.raises(SessionError, match="^no recorder$"):
+        broken_off(monkeypatch, tmp_path, code)
+
+
+def test_a_guard_that_refuses_to_start_is_one_plain_sentence(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = tmp_path_factory.mktemp("r")
+    runtime.chmod(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    config = configuration.load(MOCK, ['device.port="/dev/ttyNOWHERE"'])
+    guarded = configuration.guard_settings(config, "s", input_is_simulated=True)
+    with pytest.raises(SessionError) as refused:
+        GuardProcess(guarded)
+    said = str(refused.value)
+    assert said.startswith("the guard did not start: /dev/ttyNOWHERE does not exist; check the cable"), said
+    assert "cereloop guard" not in said
+    assert "\n" not in said
