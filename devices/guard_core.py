@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from devices import link
 from devices.dose_book import Clerk, DoseBook, DoseBookError, InlineClerk, MemoryDoseBook
 from devices.guard import step
+from devices.guard_params import make_params
 from devices.guard_shell import TICK, GuardShell
 from devices.guard_state import (
     FOREVER,
@@ -36,7 +37,6 @@ from devices.guard_state import (
     State,
     arm_code,
     initial,
-    make_params,
     report,
 )
 from devices.limits import LimitError, effective

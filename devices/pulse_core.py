@@ -23,7 +23,7 @@ from devices.guard_state import (
     ResetDevice,
     Send,
     SettlePulses,
-    code_of,
+    arm_code,
 )
 from devices.pulse_guard import step
 from devices.pulse_guard_state import (
@@ -98,7 +98,7 @@ class PulseGuardCore(GuardShell):
             capabilities=None,
             max_level_ua=0,
             limit_reasons=self._limit_reasons,
-            arm_code=code_of(self.params.arm_secret, self.state.code_index),
+            arm_code=arm_code(self.params, self.state),
             pulse_capabilities=self.capabilities,
             max_intensity_percent=self.params.limits.max_intensity_percent,
         )
