@@ -6,7 +6,6 @@ never the other way round, and only an operator's reset at confirmed zero leads 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -16,9 +15,9 @@ from devices import guard_requests as requests
 from devices import guard_rules as rules
 from devices import link
 from devices.guard_checks import abort_level, judge
+from devices.guard_dose import flowing_ua, is_used_up, settle
 from devices.guard_plan import gate_cost, planned_ua
 from devices.guard_state import (
-    MAX_COUNTED_UA,
     NEVER,
     Action,
     Booked,
@@ -35,7 +34,6 @@ from devices.guard_state import (
     RunGate,
     Send,
     SetLevel,
-    Settle,
     State,
     Terminate,
     Tick,
@@ -111,7 +109,7 @@ def _tick(params: Params, state: State, t_ns: int, _event: Tick) -> Result:
         state = replace(state, tick_ns=t_ns, phase_ns=t_ns, zero_ns=t_ns, slow_ns=t_ns)
         actions.append(DisarmDevice())
     dt_ns = t_ns - state.tick_ns
-    flow_ua = _flow(params, state, t_ns)
+    flow_ua = flowing_ua(params, state, t_ns)
     if flow_ua:
         state = replace(
             state,
@@ -127,7 +125,7 @@ def _tick(params: Params, state: State, t_ns: int, _event: Tick) -> Result:
     actions += more
     zero = state.level_ua == 0 and zero_confirmed(params, state, t_ns)
     if zero:
-        state, more = _settle(state)
+        state, more = settle(state)
         actions += more
     slow = t_ns >= state.slow_ns
     _drive(params, state, told_ua, zero, slow, actions)
@@ -140,21 +138,6 @@ def _tick(params: Params, state: State, t_ns: int, _event: Tick) -> Result:
         state, more = rules.leave(params, state, t_ns, report, is_zero=zero)
         actions += more
     return state, actions
-
-
-def _flow(params: Params, state: State, t_ns: int) -> int:
-    """Current to count (uA): the larger of commanded and measured, rounded up.
-
-    At level 0 a device measures impedances with up to 10 uA; only what is clearly more counts as flowing. During an abort
-    that nobody has answered yet the level from which it began is assumed to go on.
-    """
-    readback = state.readback
-    if readback is None or readback.measured_ua is None or not fresh(params, state, t_ns):
-        return state.from_ua if state.blind and state.phase is Phase.ABORTING else state.level_ua
-    measured_ua = abs(readback.measured_ua)
-    if state.level_ua or measured_ua > params.idle_tolerance_ua:
-        return max(state.level_ua, math.ceil(min(measured_ua, MAX_COUNTED_UA)))
-    return 0
 
 
 def _zeroing(params: Params, state: State, t_ns: int, _dt_ns: int) -> Result:
@@ -197,7 +180,7 @@ def _live(params: Params, state: State, t_ns: int, dt_ns: int) -> Result:
     if params.plan is not None:
         return _follow(params, params.plan, state, t_ns)
     moved = _move(state, t_ns, dt_ns, state.target_ua, params.slew_na_s)
-    if _used_up(params, moved):
+    if is_used_up(params, moved):
         return stop(params, state, t_ns, StopClass.S2_SESSION_RAMP, "the reserved dose is used up")
     return moved, []
 
@@ -270,18 +253,6 @@ def _move(state: State, t_ns: int, dt_ns: int, target_ua: int, slew_na_s: int) -
     )
 
 
-def _used_up(params: Params, state: State) -> bool:
-    """Whether the way down from here would no longer fit into the reservation."""
-    if state.level_ua == 0:
-        return False
-    ramp_ns = state.level_ua * _UA // params.end_slew_na_s
-    charge_fc = state.level_ua * (ramp_ns // 2 + params.lag_ns)
-    return (
-        state.gate_fc + charge_fc > state.reserved_uc * NS_PER_S
-        or state.gate_ns + ramp_ns + params.lag_ns > state.reserved_ms * NS_PER_MS
-    )
-
-
 def _silence(params: Params, state: State, t_ns: int) -> str:
     if not fresh(params, state, t_ns):
         return f"no read-back for {params.stale_ns // NS_PER_MS} ms"
@@ -292,25 +263,6 @@ def _silence(params: Params, state: State, t_ns: int) -> str:
 
 def _silenced(params: Params, state: State, t_ns: int, why: str) -> Result:
     return _enter(params, t_ns, rules.silenced(state, why))
-
-
-def _settle(state: State) -> Result:
-    """At confirmed zero: count what the gate used; refund the rest once it has flowed or can no longer flow."""
-    if not (state.flowed or (state.reserved_uc and state.phase not in (Phase.ARMED, Phase.LIVE))):
-        return state, []
-    used = Settle(-(-state.gate_fc // NS_PER_S), -(-state.gate_ns // NS_PER_MS))
-    return replace(
-        state,
-        used_fc=state.used_fc + state.gate_fc,
-        used_ns=state.used_ns + state.gate_ns,
-        gate_fc=0,
-        gate_ns=0,
-        reserved_uc=0,
-        reserved_ms=0,
-        booking=0,
-        booking_ns=NEVER,
-        flowed=False,
-    ), [used]
 
 
 def _drive(params: Params, state: State, told_ua: int, zero: bool, slow: bool, actions: list[Action]) -> None:

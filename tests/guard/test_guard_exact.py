@@ -16,6 +16,7 @@ from devices import guard, link
 from devices import guard_requests as requests
 from devices import guard_rules as rules
 from devices.guard_checks import abort_level, judge
+from devices.guard_dose import settle
 from devices.guard_params import make_params
 from devices.guard_plan import gate_cost, planned_ua
 from devices.guard_state import (
@@ -482,20 +483,20 @@ def test_the_second_silence_cuts() -> None:
 
 
 def test_settling_moves_the_gate_to_what_is_used_rounded_up() -> None:
-    after, actions = guard._settle(ODD)
+    after, actions = settle(ODD)
     assert changes(ODD, after) == {
         "used_fc": ODD.used_fc + ODD.gate_fc, "used_ns": ODD.used_ns + ODD.gate_ns, "gate_fc": 0, "gate_ns": 0,
         "reserved_uc": 0, "reserved_ms": 0, "booking_ns": NEVER, "flowed": False,
     }  # fmt: skip
     assert actions == [Settle(29, 30)]
-    assert guard._settle(replace(ODD, booking=9))[0].booking == 0
+    assert settle(replace(ODD, booking=9))[0].booking == 0
     for waits in (
         replace(REST, phase=Phase.ARMED),
         replace(REST, phase=Phase.LIVE),
         replace(REST, phase=Phase.SAFE, reserved_uc=0),
     ):
-        assert guard._settle(waits) == (waits, [])
-    assert guard._settle(replace(REST, phase=Phase.SAFE))[1] == [Settle(29, 30)]
+        assert settle(waits) == (waits, [])
+    assert settle(replace(REST, phase=Phase.SAFE))[1] == [Settle(29, 30)]
 
 
 def test_a_ledger_is_waited_for_a_second() -> None:
