@@ -6,19 +6,18 @@ never the other way round, and only an operator's reset at confirmed zero leads 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from msgspec.structs import replace
 
 from devices import guard_requests as requests
+from devices import guard_rules as rules
 from devices import link
 from devices.guard_checks import abort_level, judge
+from devices.guard_dose import flowing_ua, is_used_up, settle
 from devices.guard_plan import gate_cost, planned_ua
 from devices.guard_state import (
-    GARBAGE_ALLOWED,
-    MAX_COUNTED_UA,
     NEVER,
     Action,
     Booked,
@@ -27,18 +26,14 @@ from devices.guard_state import (
     DeviceStop,
     DisarmDevice,
     EngineGone,
-    Exit,
-    ExitCode,
     Garbage,
     Heartbeat,
     Input,
-    Leaving,
     Params,
     Phase,
     RunGate,
     Send,
     SetLevel,
-    Settle,
     State,
     Terminate,
     Tick,
@@ -53,10 +48,10 @@ from devices.units import NS_PER_MS, NS_PER_S
 _UA: Final = 1000 * NS_PER_S
 """One microamp in units of `State.credit`."""
 
-Result = tuple[State, list[Action]]
+Result = tuple[State, Sequence[Action]]
 
 
-def step(params: Params, state: State, t_ns: int, event: Input) -> Result:
+def step(params: Params, state: State, t_ns: int, event: Input) -> tuple[State, list[Action]]:
     """Decide one input.
 
     Parameters
@@ -81,8 +76,10 @@ def step(params: Params, state: State, t_ns: int, event: Input) -> Result:
         return state, []
     before = state.phase
     actions: list[Action] = []
-    if state.tick_ns != NEVER and t_ns - state.tick_ns > params.tick_ns + params.late_ns:
-        state, actions = _late(state, t_ns)
+    stalled = rules.stalled(params, state, t_ns)
+    if stalled:
+        state, more = _late(state, t_ns, stalled)
+        actions += more
     state, more = _HANDLERS[type(event)](params, state, t_ns, event)
     actions += more
     if state.phase is not before:
@@ -93,7 +90,7 @@ def step(params: Params, state: State, t_ns: int, event: Input) -> Result:
 # ---- time
 
 
-def _late(state: State, t_ns: int) -> Result:
+def _late(state: State, t_ns: int, why: str) -> Result:
     """The host slept or stalled: cut, and count what may have flowed until the device's own lease ended."""
     dt_ns = t_ns - state.tick_ns
     counted_ns = min(dt_ns, NS_PER_S) if state.level_ua else 0
@@ -103,7 +100,7 @@ def _late(state: State, t_ns: int) -> Result:
         gate_fc=state.gate_fc + state.level_ua * counted_ns,
         gate_ns=state.gate_ns + counted_ns,
     )
-    return latch(state, t_ns, f"the guard's tick came after {dt_ns // NS_PER_MS} ms: suspended or stalled")
+    return latch(state, t_ns, why)
 
 
 def _tick(params: Params, state: State, t_ns: int, _event: Tick) -> Result:
@@ -112,7 +109,7 @@ def _tick(params: Params, state: State, t_ns: int, _event: Tick) -> Result:
         state = replace(state, tick_ns=t_ns, phase_ns=t_ns, zero_ns=t_ns, slow_ns=t_ns)
         actions.append(DisarmDevice())
     dt_ns = t_ns - state.tick_ns
-    flow_ua = _flow(params, state, t_ns)
+    flow_ua = flowing_ua(params, state, t_ns)
     if flow_ua:
         state = replace(
             state,
@@ -128,7 +125,7 @@ def _tick(params: Params, state: State, t_ns: int, _event: Tick) -> Result:
     actions += more
     zero = state.level_ua == 0 and zero_confirmed(params, state, t_ns)
     if zero:
-        state, more = _settle(state)
+        state, more = settle(state)
         actions += more
     slow = t_ns >= state.slow_ns
     _drive(params, state, told_ua, zero, slow, actions)
@@ -138,24 +135,9 @@ def _tick(params: Params, state: State, t_ns: int, _event: Tick) -> Result:
         if state.phase is told_phase:
             actions.append(Send(report(params, state, t_ns)))
     if state.leaving:
-        state, more = _leave(params, state, t_ns, zero)
+        state, more = rules.leave(params, state, t_ns, report, is_zero=zero)
         actions += more
     return state, actions
-
-
-def _flow(params: Params, state: State, t_ns: int) -> int:
-    """Current to count (uA): the larger of commanded and measured, rounded up.
-
-    At level 0 a device measures impedances with up to 10 uA; only what is clearly more counts as flowing. During an abort
-    that nobody has answered yet the level from which it began is assumed to go on.
-    """
-    readback = state.readback
-    if readback is None or readback.measured_ua is None or not fresh(params, state, t_ns):
-        return state.from_ua if state.blind and state.phase is Phase.ABORTING else state.level_ua
-    measured_ua = abs(readback.measured_ua)
-    if state.level_ua or measured_ua > params.idle_tolerance_ua:
-        return max(state.level_ua, math.ceil(min(measured_ua, MAX_COUNTED_UA)))
-    return 0
 
 
 def _zeroing(params: Params, state: State, t_ns: int, _dt_ns: int) -> Result:
@@ -177,15 +159,8 @@ def _zeroing(params: Params, state: State, t_ns: int, _dt_ns: int) -> Result:
 
 
 def _armed(params: Params, state: State, t_ns: int, _dt_ns: int) -> Result:
-    if t_ns - state.phase_ns >= params.arm_valid_ns:
-        return stop(
-            params,
-            state,
-            t_ns,
-            StopClass.S2_SESSION_RAMP,
-            f"arming expired: no command for {params.arm_valid_ns // NS_PER_S} s",
-        )
-    return state, []
+    expired = rules.arming_expired(params, state, t_ns)
+    return stop(params, state, t_ns, StopClass.S2_SESSION_RAMP, expired) if expired else (state, [])
 
 
 def _live(params: Params, state: State, t_ns: int, dt_ns: int) -> Result:
@@ -196,7 +171,7 @@ def _live(params: Params, state: State, t_ns: int, dt_ns: int) -> Result:
     if state.level_ua == 0 and state.target_ua == 0:
         return state, []
     if state.booking:
-        return _waiting_for_ledger(params, state, t_ns)
+        return rules.wait_for_ledger(params, state, t_ns, target_ua=0)
     silent = _silence(params, state, t_ns)
     if silent and state.level_ua:
         return _silenced(params, state, t_ns, silent)
@@ -205,19 +180,9 @@ def _live(params: Params, state: State, t_ns: int, dt_ns: int) -> Result:
     if params.plan is not None:
         return _follow(params, params.plan, state, t_ns)
     moved = _move(state, t_ns, dt_ns, state.target_ua, params.slew_na_s)
-    if _used_up(params, moved):
+    if is_used_up(params, moved):
         return stop(params, state, t_ns, StopClass.S2_SESSION_RAMP, "the reserved dose is used up")
     return moved, []
-
-
-def _waiting_for_ledger(params: Params, state: State, t_ns: int) -> Result:
-    """Nothing rises before the reservation is on disk; a ledger that takes too long is waited for no longer."""
-    if t_ns - state.booking_ns <= params.book_ns:
-        return state, []
-    reason = f"dose: the ledger has not committed within {params.book_ns // NS_PER_MS} ms"
-    refused = Send(link.Refused(seq=state.booking, reason=reason))
-    # To be settled like a gate that has flowed: refunded at confirmed zero, and nothing rises or is reserved before.
-    return replace(state, booking=0, booking_ns=NEVER, target_ua=0, flowed=True), [refused]
 
 
 def _follow(params: Params, plan: GatePlan, state: State, t_ns: int) -> Result:
@@ -288,18 +253,6 @@ def _move(state: State, t_ns: int, dt_ns: int, target_ua: int, slew_na_s: int) -
     )
 
 
-def _used_up(params: Params, state: State) -> bool:
-    """Whether the way down from here would no longer fit into the reservation."""
-    if state.level_ua == 0:
-        return False
-    ramp_ns = state.level_ua * _UA // params.end_slew_na_s
-    charge_fc = state.level_ua * (ramp_ns // 2 + params.lag_ns)
-    return (
-        state.gate_fc + charge_fc > state.reserved_uc * NS_PER_S
-        or state.gate_ns + ramp_ns + params.lag_ns > state.reserved_ms * NS_PER_MS
-    )
-
-
 def _silence(params: Params, state: State, t_ns: int) -> str:
     if not fresh(params, state, t_ns):
         return f"no read-back for {params.stale_ns // NS_PER_MS} ms"
@@ -309,29 +262,7 @@ def _silence(params: Params, state: State, t_ns: int) -> str:
 
 
 def _silenced(params: Params, state: State, t_ns: int, why: str) -> Result:
-    state = replace(state, silences=state.silences + 1, blind=True)
-    if state.silences > 1:
-        return latch(state, t_ns, f"{why}, for the second time")
-    return stop(params, state, t_ns, StopClass.S1_ABORT_RAMP, why)
-
-
-def _settle(state: State) -> Result:
-    """At confirmed zero: count what the gate used; refund the rest once it has flowed or can no longer flow."""
-    if not (state.flowed or (state.reserved_uc and state.phase not in (Phase.ARMED, Phase.LIVE))):
-        return state, []
-    used = Settle(-(-state.gate_fc // NS_PER_S), -(-state.gate_ns // NS_PER_MS))
-    return replace(
-        state,
-        used_fc=state.used_fc + state.gate_fc,
-        used_ns=state.used_ns + state.gate_ns,
-        gate_fc=0,
-        gate_ns=0,
-        reserved_uc=0,
-        reserved_ms=0,
-        booking=0,
-        booking_ns=NEVER,
-        flowed=False,
-    ), [used]
+    return _enter(params, t_ns, rules.silenced(state, why))
 
 
 def _drive(params: Params, state: State, told_ua: int, zero: bool, slow: bool, actions: list[Action]) -> None:
@@ -356,22 +287,6 @@ def _drive(params: Params, state: State, told_ua: int, zero: bool, slow: bool, a
         actions.append(DeviceStop(StopClass.S1_ABORT_RAMP if phase is Phase.ABORTING else StopClass.S2_SESSION_RAMP))
     else:
         actions.append(Heartbeat())
-
-
-def _leave(params: Params, state: State, t_ns: int, zero: bool) -> Result:
-    if state.phase not in (Phase.SAFE, Phase.STOPPED, Phase.LATCHED):
-        return state, []
-    if zero and zero_confirmed(params, state, t_ns):
-        code = ExitCode.ENDED if state.leaving is Leaving.GOODBYE else ExitCode.ENGINE_LOST
-        return replace(state, exited=True), [DisarmDevice(), Send(report(params, state, t_ns)), Exit(code)]
-    waited_ns = t_ns - max(state.leaving_ns, state.phase_ns)
-    if waited_ns > params.give_up_ns and (state.leaving is Leaving.TERMINATED or not fresh(params, state, t_ns)):
-        return replace(state, exited=True), [
-            DeviceStop(StopClass.S0_CUT),
-            Send(report(params, state, t_ns)),
-            Exit(ExitCode.ZERO_UNCONFIRMED),
-        ]
-    return state, []
 
 
 # ---- the device
@@ -403,58 +318,22 @@ def _readback(params: Params, state: State, t_ns: int, readback: Readback) -> Re
 
 def _device_failure(params: Params, state: State, t_ns: int, event: DeviceFailure) -> Result:
     if event.kind == "uncertain":
-        return _uncertain(params, state, t_ns, event)
+        is_on = state.phase in (Phase.LIVE, Phase.ENDING) and state.level_ua > 0
+        return _enter(params, t_ns, rules.uncertain(state, event, is_on=is_on))
     if event.kind == "refused" and state.level_ua == 0 and state.phase in (Phase.ARMED, Phase.LIVE):
         state, actions = stop(params, state, t_ns, StopClass.S2_SESSION_RAMP, f"the device refused: {event.what}"[:500])
         return state, [*actions, Send(link.Refused(seq=state.last_seq, reason=state.reason))]
     return latch(state, t_ns, f"device {event.kind}: {event.what}"[:500])
 
 
-def _uncertain(params: Params, state: State, t_ns: int, event: DeviceFailure) -> Result:
-    """A reply is overdue: the larger current is assumed, and nothing but stops goes out until the device answers."""
-    if state.phase in (Phase.LIVE, Phase.ENDING) and state.level_ua:
-        return _silenced(params, state, t_ns, event.what)
-    if state.phase in (Phase.ARMED, Phase.LIVE):
-        return stop(params, state, t_ns, StopClass.S2_SESSION_RAMP, f"the device is silent: {event.what}"[:500])
-    return replace(state, blind=state.blind or state.phase is Phase.ABORTING), []
+def _ended(params: Params, state: State, t_ns: int, event: rules.End) -> Result:
+    return _enter(params, t_ns, rules.ended(params, state, t_ns, event))
 
 
-# ---- ends of the link and of the process
-
-
-def _stop(params: Params, state: State, t_ns: int, event: link.Stop) -> Result:
-    return stop(params, state, t_ns, StopClass(event.stop_class), event.reason or "stop")
-
-
-def _garbage(params: Params, state: State, t_ns: int, event: Garbage) -> Result:
-    recent = (*(t for t in state.garbage_ns if t_ns - t < params.garbage_ns), t_ns)[-GARBAGE_ALLOWED:]
-    state = replace(state, garbage_ns=recent, dropped=state.dropped + 1)
-    if len(recent) < GARBAGE_ALLOWED:
-        return state, []
-    return latch(state, t_ns, f"garbage from the engine, {GARBAGE_ALLOWED} times in 1 s: {event.what}"[:500])
-
-
-def _goodbye(params: Params, state: State, t_ns: int, event: link.Goodbye) -> Result:
-    state = _leaving(state, t_ns, Leaving.GOODBYE)
-    return stop(params, state, t_ns, StopClass.S2_SESSION_RAMP, f"goodbye: {event.reason}"[:500])
-
-
-def _engine_gone(params: Params, state: State, t_ns: int, _event: EngineGone) -> Result:
-    if state.leaving is Leaving.GOODBYE:
-        return state, []
-    state = _leaving(state, t_ns, Leaving.ENGINE_GONE)
-    return stop(params, state, t_ns, StopClass.S1_ABORT_RAMP, "the engine has gone")
-
-
-def _terminate(params: Params, state: State, t_ns: int, _event: Terminate) -> Result:
-    state = _leaving(state, t_ns, Leaving.TERMINATED)
-    return stop(params, state, t_ns, StopClass.S1_ABORT_RAMP, "the guard was asked to end")
-
-
-def _leaving(state: State, t_ns: int, why: Leaving) -> State:
-    if state.leaving >= why:
-        return state
-    return replace(state, leaving=why, leaving_ns=t_ns)
+def _enter(params: Params, t_ns: int, called: rules.Stopping[State]) -> Result:
+    """Enter the stop that a rule calls for, if any."""
+    state, stop_class, why = called
+    return (state, []) if stop_class is None else stop(params, state, t_ns, stop_class, why)
 
 
 _PHASES: Final[dict[Phase, Callable[[Params, State, int, int], Result]]] = {
@@ -474,13 +353,13 @@ _HANDLERS: Final[dict[type, Callable[[Params, State, int, Any], Result]]] = {
     DeviceFailure: _device_failure,
     Booked: requests.booked,
     BookFailed: requests.book_failed,
-    Garbage: _garbage,
-    EngineGone: _engine_gone,
-    Terminate: _terminate,
+    Garbage: _ended,
+    EngineGone: _ended,
+    Terminate: _ended,
     link.Command: requests.command,
     link.Arm: requests.arm,
     link.Reserve: requests.reserve,
     link.Reset: requests.reset,
-    link.Stop: _stop,
-    link.Goodbye: _goodbye,
+    link.Stop: _ended,
+    link.Goodbye: _ended,
 }

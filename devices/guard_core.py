@@ -13,30 +13,20 @@ from msgspec.structs import replace
 from devices import link
 from devices.dose_book import Clerk, DoseBook, DoseBookError, InlineClerk, MemoryDoseBook
 from devices.guard import step
+from devices.guard_params import make_params
 from devices.guard_shell import TICK, GuardShell
 from devices.guard_state import (
     FOREVER,
     LEASE_MS,
     Action,
-    Announce,
     ArmDevice,
-    Book,
-    DeviceStop,
-    DisarmDevice,
-    Exit,
-    Heartbeat,
     Input,
     Params,
-    Phase,
-    ResetDevice,
     RunGate,
-    Send,
     SetLevel,
-    Settle,
     State,
     arm_code,
     initial,
-    make_params,
     report,
 )
 from devices.limits import LimitError, effective
@@ -116,11 +106,6 @@ class GuardCore(GuardShell):
         self._limit_reasons = [*effective(settings, self.capabilities).sentences(), *book.notes()]
 
     @property
-    def phase(self) -> Phase:
-        """The present phase."""
-        return self.state.phase
-
-    @property
     def is_at_rest(self) -> bool:
         """Whether no current is commanded: only then may a file be touched."""
         return self.state.level_ua == 0 and self.state.target_ua == 0 and not self.state.flowed
@@ -156,41 +141,19 @@ class GuardCore(GuardShell):
             out += self.feed(t_ns, TICK)
         return out
 
-    @property
-    def forbidden(self) -> str:
-        """Why this device must not be armed in this session; empty where it may."""
-        return self.params.forbidden
-
     def _decided(self, t_ns: int, event: Input) -> list[Action]:
         self.state, actions = step(self.params, self.state, t_ns, event)
         return actions
 
-    def _act(self, action: Action, out: list[link.FromGuard]) -> None:
+    def _give(self, action: Action) -> None:
         device = self._stimulator
         match action:
             case SetLevel():
                 device.set_level(action.level_ua, LEASE_MS)
             case RunGate():
                 cast("GateStimulator", device).run_gate(action.plan)
-            case Send():
-                out.append(action.message)
-            case Heartbeat():
-                device.heartbeat()
-            case DeviceStop():
-                device.stop(action.stop_class)
             case ArmDevice():
                 device.arm(action.max_level_ua, action.max_slew_ua_s)
-            case DisarmDevice():
-                device.disarm()
-            case ResetDevice():
-                device.reset_fault()
-                device.disarm()
-            case Book() | Settle():
-                self._clerk.take(action)
-            case Announce():
-                out.append(self.welcome())
-            case Exit():
-                self.exit_code = action.code
 
 
 def guard_core(settings: Settings, stimulator: Stimulator, arm_secret: bytes = b"simulation") -> GuardCore:

@@ -14,7 +14,28 @@ import msgspec
 
 from devices import link
 from devices.dose_book import Clerk, DoseBook
-from devices.guard_state import DeviceFailure, EngineGone, ExitCode, Garbage, Phase, Terminate, Tick
+from devices.guard_state import (
+    Announce,
+    Book,
+    BookPulses,
+    CommonParams,
+    CommonState,
+    DeviceFailure,
+    DeviceStop,
+    DisarmDevice,
+    EngineGone,
+    Exit,
+    ExitCode,
+    Garbage,
+    Heartbeat,
+    Phase,
+    ResetDevice,
+    Send,
+    Settle,
+    SettlePulses,
+    Terminate,
+    Tick,
+)
 from devices.pulses import PulseStimulator
 from devices.settings import digest
 from devices.stimulator import (
@@ -50,9 +71,14 @@ class GuardShell(ABC):
 
     Attributes
     ----------
+    params, state : CommonParams, CommonState
+        Of the decision part; read them, never write them.
     exit_code : ExitCode or None
         Set once the guard is to end.
     """
+
+    params: CommonParams
+    state: CommonState
 
     def __init__(
         self,
@@ -72,18 +98,8 @@ class GuardShell(ABC):
 
     @property
     @abstractmethod
-    def phase(self) -> Phase:
-        """The present phase."""
-
-    @property
-    @abstractmethod
     def is_at_rest(self) -> bool:
         """Whether nothing is commanded: only then may a file be touched."""
-
-    @property
-    @abstractmethod
-    def forbidden(self) -> str:
-        """Why this device must not be armed in this session; empty where it may."""
 
     @abstractmethod
     def welcome(self) -> link.Welcome:
@@ -102,10 +118,20 @@ class GuardShell(ABC):
         """Let the decision part take one input; the actions that follow."""
 
     @abstractmethod
-    def _act(self, action: Any, out: list[link.FromGuard]) -> None:
-        """Carry out one action. Raises DeviceError."""
+    def _give(self, action: Any) -> None:
+        """Carry out an action that only this kind of guard knows. Raises DeviceError."""
 
     # ---- what is the same
+
+    @property
+    def phase(self) -> Phase:
+        """The present phase."""
+        return self.state.phase
+
+    @property
+    def forbidden(self) -> str:
+        """Why this device must not be armed in this session; empty where it may."""
+        return self.params.forbidden
 
     @property
     def device_lost(self) -> bool:
@@ -179,6 +205,29 @@ class GuardShell(ABC):
                 # One failure is told; what fails while answering it (a lost line) is repeated by the ticks anyway.
                 self._perform(self._decided(t_ns, failure), out)
 
+    def _act(self, action: Any, out: list[link.FromGuard]) -> None:
+        device = self._device
+        match action:
+            case Send():
+                out.append(action.message)
+            case Heartbeat():
+                device.heartbeat()
+            case DeviceStop():
+                device.stop(action.stop_class)
+            case DisarmDevice():
+                device.disarm()
+            case ResetDevice():
+                device.reset_fault()
+                device.disarm()
+            case Book() | Settle() | BookPulses() | SettlePulses():
+                self._clerk.take(action)
+            case Announce():
+                out.append(self.welcome())
+            case Exit():
+                self.exit_code = action.code
+            case _:
+                self._give(action)
+
     def close(self) -> None:
         """Cut, then let go of the device. Never raises."""
         try:
@@ -197,6 +246,7 @@ class GuardShell(ABC):
             except DeviceError as error:
                 failure = failure or _failure(error)
         return failure
+
 
 def _failure(error: DeviceError) -> DeviceFailure:
     kind = next((kind for cls, kind in _KINDS.items() if isinstance(error, cls)), "protocol")

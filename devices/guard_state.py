@@ -1,17 +1,18 @@
-"""The words of the guard's decision part: its phases, parameters, state, inputs and actions. Values only."""
+"""The words of the guards' decision parts: phases, inputs, actions, and what the guard of a current has and knows. Values only.
+
+`devices.pulse_guard_state` adds those of the guard of pulses, `devices.guard_params` derives the parameters from the settings.
+"""
 
 from __future__ import annotations
 
 import enum
 import hashlib
-import math
 from typing import Final
 
 import msgspec
 
 from devices import limits, link
-from devices.settings import Settings
-from devices.stimulator import Capabilities, DeviceState, GatePlan, Identity, Readback, StopClass
+from devices.stimulator import DeviceState, GatePlan, Readback, StopClass
 from devices.units import NS_PER_MS, NS_PER_S
 
 ZERO_UA: Final = 10
@@ -65,7 +66,31 @@ class ExitCode(enum.IntEnum):
     """A defect in the guard; the device was cut before the process ended."""
 
 
-class Params(msgspec.Struct, frozen=True, kw_only=True):
+class CommonParams(msgspec.Struct, frozen=True, kw_only=True):
+    """What every guard has fixed for a session, whatever is given."""
+
+    forbidden: str
+    """Why this device must not be armed in this session; empty where it may."""
+    arm_secret: bytes
+    arm_until_ns: int = FOREVER
+    """End of the day for which the pre-arm checklist holds; nothing is armed from then on."""
+    tick_ns: int = TICK_NS
+    late_ns: int = 250 * NS_PER_MS
+    lease_ns: int = LEASE_MS * NS_PER_MS
+    slow_ns: int = 50 * NS_PER_MS
+    lag_ns: int
+    """From a command to a report that knows of it."""
+    stale_ns: int
+    confirm_ns: int
+    zeroing_ns: int
+    arm_valid_ns: int = 60 * NS_PER_S
+    garbage_ns: int = NS_PER_S
+    give_up_ns: int = 5 * NS_PER_S
+    book_ns: int = NS_PER_S
+    """How long the ledger may take to commit a reservation."""
+
+
+class Params(CommonParams, frozen=True, kw_only=True):
     """Everything fixed for a session. Levels and slews are magnitudes; `sign` is the polarity at the electrode."""
 
     sign: int
@@ -86,84 +111,41 @@ class Params(msgspec.Struct, frozen=True, kw_only=True):
     """The gate to send as a whole, where the device takes no single levels."""
     plan_slack_ua: int = 50
     """By how much the plan may lie above what the engine asks: its ramps are raised cosines, the plan's are straight."""
-    forbidden: str
-    """Why this device must not be armed in this session; empty where it may."""
-    arm_secret: bytes
-    arm_until_ns: int = FOREVER
-    """End of the day for which the pre-arm checklist holds; nothing is armed from then on."""
     used_fc: int = 0
     used_ns: int = 0
     """What the ledger already holds for this session when the guard starts (I04)."""
     abort_slew_ua_s: int = limits.ABORT_SLEW_UA_S
-    tick_ns: int = TICK_NS
-    late_ns: int = 250 * NS_PER_MS
-    lease_ns: int = LEASE_MS * NS_PER_MS
-    slow_ns: int = 50 * NS_PER_MS
     lag_ns: int = 70 * NS_PER_MS
     stale_ns: int = 200 * NS_PER_MS
     sustain_ns: int = 100 * NS_PER_MS
     confirm_ns: int = 400 * NS_PER_MS
     zeroing_ns: int = NS_PER_S
-    arm_valid_ns: int = 60 * NS_PER_S
-    garbage_ns: int = NS_PER_S
-    give_up_ns: int = 5 * NS_PER_S
-    book_ns: int = NS_PER_S
-    """How long the ledger may take to commit a reservation."""
     tolerance_ua: int = 50
     idle_tolerance_ua: int = 25
 
 
-class State(msgspec.Struct, frozen=True, kw_only=True):
-    """All that changes. Times are nanoseconds on the lease clock, `NEVER` where nothing has happened."""
+class CommonState(msgspec.Struct, frozen=True, kw_only=True):
+    """What changes in every guard. Times are nanoseconds on the lease clock, `NEVER` where nothing has happened."""
 
     phase: Phase = Phase.ZEROING
     reason: str = "started"
     stop_class: int | None = None
-    level_ua: int = 0
-    """Magnitude in force at the device, as far as the guard knows; what the device was last told."""
-    target_ua: int = 0
     lease_ns: int = NEVER
     last_seq: int = 0
-    credit: int = 0
-    """Slew allowance not yet used, in units of 1e-9 nanoamp."""
     tick_ns: int = NEVER
     slow_ns: int = NEVER
     phase_ns: int = NEVER
     """When the present phase began; for `armed`, when its 60 s began."""
-    from_ua: int = 0
-    """Level when the present stop began."""
-    run_ns: int = NEVER
-    """When the gate that runs began, where the device takes whole gates."""
-    zero_ns: int = NEVER
-    rise_ns: int = NEVER
-    """When the level last became 0, and when it last left 0."""
-    readback: Readback | None = None
     heard_ns: int = NEVER
-    off_ns: int = NEVER
-    ohm_ns: int = NEVER
-    """Since when read-backs have been off the level, or the impedance out of bounds; a loose lead's short spells of good
-    contact do not interrupt it."""
-    off_seen_ns: int = NEVER
-    ohm_seen_ns: int = NEVER
-    """When that was last seen."""
     boot_count: int | None = None
-    ack_seq: int = -1
-    ack_ns: int = NEVER
     silences: int = 0
     blind: bool = False
     """Whether this abort began because the device was silent: what it then says may be old."""
-    reserved_uc: int = 0
-    reserved_ms: int = 0
     booking: int = 0
     """Number of the reservation that the ledger has not committed yet; while it is not 0 nothing rises (I04)."""
     booking_ns: int = NEVER
-    gate_fc: int = 0
-    gate_ns: int = 0
-    """Charge (1e-15 C = microamp nanosecond) and time since the reservation."""
-    used_fc: int = 0
-    used_ns: int = 0
-    """Charge and time of all gates settled before."""
     flowed: bool = False
+    """Whether the reservation's gate has begun and is not settled."""
     garbage_ns: tuple[int, ...] = ()
     dropped: int = 0
     refused_ns: int = NEVER
@@ -172,6 +154,41 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     leaving: Leaving = Leaving.STAYS
     leaving_ns: int = NEVER
     exited: bool = False
+
+
+class State(CommonState, frozen=True, kw_only=True):
+    """All that changes."""
+
+    level_ua: int = 0
+    """Magnitude in force at the device, as far as the guard knows; what the device was last told."""
+    target_ua: int = 0
+    credit: int = 0
+    """Slew allowance not yet used, in units of 1e-9 nanoamp."""
+    from_ua: int = 0
+    """Level when the present stop began."""
+    run_ns: int = NEVER
+    """When the gate that runs began, where the device takes whole gates."""
+    zero_ns: int = NEVER
+    rise_ns: int = NEVER
+    """When the level last became 0, and when it last left 0."""
+    readback: Readback | None = None
+    off_ns: int = NEVER
+    ohm_ns: int = NEVER
+    """Since when read-backs have been off the level, or the impedance out of bounds; a loose lead's short spells of good
+    contact do not interrupt it."""
+    off_seen_ns: int = NEVER
+    ohm_seen_ns: int = NEVER
+    """When that was last seen."""
+    ack_seq: int = -1
+    ack_ns: int = NEVER
+    reserved_uc: int = 0
+    reserved_ms: int = 0
+    gate_fc: int = 0
+    gate_ns: int = 0
+    """Charge (1e-15 C = microamp nanosecond) and time since the reservation."""
+    used_fc: int = 0
+    used_ns: int = 0
+    """Charge and time of all gates settled before."""
 
 
 # ---- inputs: the messages of the link, `Readback`, and these
@@ -325,119 +342,10 @@ Action = (
 )  # fmt: skip
 
 
-def arm_code(params: Params, state: State) -> str:
+def arm_code(params: CommonParams, state: CommonState) -> str:
     """The code that the operator must type now: five letters, new after each success and after three failures."""
-    return code_of(params.arm_secret, state.code_index)
-
-
-def code_of(arm_secret: bytes, index: int) -> str:
-    """The arm code of that number."""
-    digest = hashlib.blake2b(index.to_bytes(8, "big"), key=arm_secret, digest_size=5).digest()
+    digest = hashlib.blake2b(state.code_index.to_bytes(8, "big"), key=params.arm_secret, digest_size=5).digest()
     return "".join(_CODE_LETTERS[byte % len(_CODE_LETTERS)] for byte in digest)
-
-
-def _forbidden(settings: Settings, capabilities: Capabilities, identity: Identity) -> str:
-    if settings.input_is_simulated and not identity.emulator:
-        return (
-            f"the input is simulated and {identity.model} {identity.serial_number} is no emulator: "
-            "simulated input never drives real hardware"
-        )
-    if not (capabilities.self_expiring_lease or capabilities.hardware_watchdog):
-        mode = f" in mode {settings.device.mode}" if settings.device.mode else ""
-        return (
-            f"{identity.model} has neither a lease nor a watchdog{mode}: a dead guard would leave current on, so no loop may "
-            "drive it"
-        )
-    if not identity.emulator and not settings.participant:
-        return "no participant is named, so nobody's dose can be counted; set session.participant"
-    if not identity.emulator and not settings.checklist:
-        return (
-            f"there is no pre-arm checklist, and {identity.model} {identity.serial_number} is a real stimulator: fill in what "
-            "`cereloop checklist` makes and name it by session.checklist"
-        )
-    if capabilities.unipolar and settings.stimulation.polarity != capabilities.leads:
-        return (
-            f"{identity.model} is unipolar, its leads give {capabilities.leads} current, and stimulation.polarity is "
-            f"{settings.stimulation.polarity}: change the leads and say so, or the polarity"
-        )
-    return _unfit(settings, capabilities, identity) if capabilities.whole_gate else ""
-
-
-def _unfit(settings: Settings, capabilities: Capabilities, identity: Identity) -> str:
-    """Why the configured gate is none that the device takes as a whole; empty where it is."""
-    stim, least, most = settings.stimulation, capabilities.min_transition_s, capabilities.max_transition_s
-    if not capabilities.device_ramp:
-        return f"{identity.model} takes whole gates, but cannot end one by a ramp of its own"
-    if stim.ramp_s < least or (most is not None and stim.ramp_s > most):
-        return f"stimulation.ramp_s is {stim.ramp_s:g}; {identity.model} ramps in {least:g} to {most or 60.0:g} s"
-    if capabilities.max_hold_s is not None and stim.hold_s > capabilities.max_hold_s:
-        return f"stimulation.hold_s is {stim.hold_s:g}; {identity.model} holds for at most {capabilities.max_hold_s:g} s"
-    return ""
-
-
-def _plan(settings: Settings, sign: int) -> GatePlan:
-    stim = settings.stimulation
-    ramp_ms = round(stim.ramp_s * 1000.0)
-    return GatePlan(level_ua=sign * stim.level_ua, rise_ms=ramp_ms, hold_ms=round(stim.hold_s * 1000.0), fall_ms=ramp_ms)
-
-
-def make_params(
-    settings: Settings,
-    capabilities: Capabilities,
-    identity: Identity,
-    arm_secret: bytes,
-    arm_until_ns: int = FOREVER,
-) -> Params:
-    """Derive the guard's parameters.
-
-    Parameters
-    ----------
-    settings : Settings
-        Already passed by `limits.check_settings`.
-    capabilities, identity
-        Of the opened device.
-    arm_secret : bytes
-        1 to 64 bytes that arm codes are derived from; random in the process, fixed in a simulation.
-    arm_until_ns : int
-        When the pre-arm checklist runs out, on the lease clock.
-
-    Raises
-    ------
-    limits.LimitError
-        If the settings raise a ceiling.
-    """
-    limits.check_settings(settings)
-    merged = limits.effective(settings, capabilities)
-    level = math.floor(merged.level_ua.value)
-    slew_na_s = math.floor(merged.slew_ua_s.value * 1000.0)
-    slope_ua_s = limits.ramp_peak_slope_ua_s(settings.stimulation.level_ua, settings.stimulation.ramp_s)
-    round_trip_s = 2.0 * capabilities.command_latency_s + capabilities.readback_interval_s + capabilities.min_transition_s
-    # Zero is confirmed by a report taken a round trip after the command; one report may be lost on the way.
-    confirm_s = round_trip_s + 2.0 * capabilities.readback_interval_s + 0.1
-    sign = -1 if settings.stimulation.polarity == "cathodal" else 1
-    return Params(
-        sign=sign,
-        plan=_plan(settings, sign) if capabilities.whole_gate else None,
-        plan_slack_ua=max(50, level // 5),
-        max_level_ua=level,
-        over_current_ua=level + max(50, level // 20),
-        slew_na_s=slew_na_s,
-        end_slew_na_s=min(slew_na_s, math.ceil(slope_ua_s * 1000.0)),
-        max_charge_uc=math.floor(merged.charge_uc.value),
-        max_on_time_ms=math.floor(merged.on_time_s.value * 1000.0),
-        arm_below_ohm=merged.arm_below_ohm.value,
-        stop_above_ohm=merged.stop_above_ohm.value,
-        short_below_ohm=limits.SHORT_BELOW_OHM,
-        device_ramp=capabilities.device_ramp,
-        measures_current=capabilities.measures_current,
-        forbidden=_forbidden(settings, capabilities, identity),
-        arm_secret=arm_secret,
-        arm_until_ns=arm_until_ns,
-        lag_ns=max(20 * NS_PER_MS, math.ceil(round_trip_s * NS_PER_S)),
-        stale_ns=max(200 * NS_PER_MS, math.ceil(4.0 * capabilities.readback_interval_s * NS_PER_S)),
-        confirm_ns=max(400 * NS_PER_MS, math.ceil(confirm_s * NS_PER_S)),
-        zeroing_ns=max(NS_PER_S, math.ceil(2.0 * confirm_s * NS_PER_S)),
-    )
 
 
 def initial(params: Params) -> State:
@@ -445,9 +353,16 @@ def initial(params: Params) -> State:
     return State(used_fc=params.used_fc, used_ns=params.used_ns)
 
 
-def fresh(params: Params, state: State, t_ns: int) -> bool:
+def fresh(params: CommonParams, state: CommonState, t_ns: int) -> bool:
     """Whether the device has reported within the stale time."""
     return t_ns - state.heard_ns <= params.stale_ns
+
+
+def reason_told(params: CommonParams, state: CommonState, t_ns: int, unconfirmed: str) -> str:
+    """The reason as the engine is told it: a latch in which something stays `unconfirmed` is an alarm."""
+    if unconfirmed and state.phase is Phase.LATCHED and t_ns - state.phase_ns > params.confirm_ns:
+        return f"ALARM, {unconfirmed}: cut the stimulator's power now ({state.reason})"[:500]
+    return state.reason
 
 
 def zero_confirmed(params: Params, state: State, t_ns: int) -> bool:
@@ -467,13 +382,11 @@ def zero_confirmed(params: Params, state: State, t_ns: int) -> bool:
 def report(params: Params, state: State, t_ns: int) -> link.Report:
     """The state as the engine is told it."""
     readback = state.readback
-    reason = state.reason
-    if state.phase is Phase.LATCHED and t_ns - state.phase_ns > params.confirm_ns and not zero_confirmed(params, state, t_ns):
-        reason = f"ALARM, zero is not confirmed: cut the stimulator's power now ({reason})"[:500]
+    unconfirmed = "" if zero_confirmed(params, state, t_ns) else "zero is not confirmed"
     return link.Report(
         t_ns=t_ns,
         phase=state.phase.value,
-        reason=reason,
+        reason=reason_told(params, state, t_ns, unconfirmed),
         level_ua=state.level_ua,
         measured_ua=readback.measured_ua if readback else None,
         voltage_mv=readback.voltage_mv if readback else None,

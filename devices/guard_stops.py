@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec.structs import replace
 
+from devices import guard_rules as rules
 from devices.guard_state import NEVER, Action, DeviceStop, DisarmDevice, Params, Phase, State
 from devices.stimulator import StopClass
 
+Result = tuple[State, Sequence[Action]]
 
-def latch(state: State, t_ns: int, reason: str) -> tuple[State, list[Action]]:
+
+def latch(state: State, t_ns: int, reason: str) -> Result:
     """S0 from any phase: zero now, latched. A latch keeps its first reason, and the cut is repeated."""
-    if state.phase is Phase.LATCHED:
-        return state, [DeviceStop(StopClass.S0_CUT)]
-    return replace(
+    return rules.latch(
         state,
-        phase=Phase.LATCHED,
-        stop_class=StopClass.S0_CUT,
-        reason=reason,
+        t_ns,
+        reason,
         level_ua=0,
         target_ua=0,
         credit=0,
-        lease_ns=NEVER,
         run_ns=NEVER,
         from_ua=state.level_ua,
-        phase_ns=t_ns,
         zero_ns=t_ns,
         off_ns=NEVER,
         ohm_ns=NEVER,
-    ), [DeviceStop(StopClass.S0_CUT)]
+    )
 
 
-def stop(params: Params, state: State, t_ns: int, stop_class: StopClass, reason: str) -> tuple[State, list[Action]]:
+def stop(params: Params, state: State, t_ns: int, stop_class: StopClass, reason: str) -> Result:
     """Enter the stop `stop_class`, unless one as high or higher is in force.
 
     Under current S1 and S2 ramp down from the present level. At zero current S1 leads to `stopped` (needs a reset) and S2
@@ -38,20 +38,13 @@ def stop(params: Params, state: State, t_ns: int, stop_class: StopClass, reason:
     """
     if stop_class is StopClass.S0_CUT:
         return latch(state, t_ns, reason)
-    if state.stop_class is not None and state.stop_class <= stop_class:
+    phase = rules.stopped_phase(state, stop_class, is_on=state.level_ua > 0)
+    if phase is None:
         return state, []
-    if state.phase in (Phase.ZEROING, Phase.SAFE):
-        return state, []
-    abort = stop_class is StopClass.S1_ABORT_RAMP
-    phase: Phase
-    actions: list[Action]
-    if state.level_ua or state.phase is Phase.ENDING:
-        phase = Phase.ABORTING if abort else Phase.ENDING
-        by_device = params.device_ramp if abort else params.plan is not None
+    actions: list[Action] = [DisarmDevice()]
+    if phase in (Phase.ABORTING, Phase.ENDING):
+        by_device = params.device_ramp if phase is Phase.ABORTING else params.plan is not None
         actions = [DeviceStop(stop_class)] if by_device else []
-    else:
-        phase = Phase.STOPPED if abort else Phase.SAFE
-        actions = [DisarmDevice()]
     return replace(
         state,
         phase=phase,

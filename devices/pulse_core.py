@@ -13,17 +13,7 @@ from devices.guard_state import (
     FOREVER,
     LEASE_MS,
     NEVER,
-    Announce,
-    BookPulses,
-    DeviceStop,
-    DisarmDevice,
-    Exit,
-    Heartbeat,
-    Phase,
-    ResetDevice,
-    Send,
-    SettlePulses,
-    code_of,
+    arm_code,
 )
 from devices.pulse_guard import step
 from devices.pulse_guard_state import (
@@ -76,19 +66,9 @@ class PulseGuardCore(GuardShell):
         self._limit_reasons = [*pulse_limits(settings, self.capabilities)[1], *book.notes()]
 
     @property
-    def phase(self) -> Phase:
-        """The present phase."""
-        return self.state.phase
-
-    @property
     def is_at_rest(self) -> bool:
         """Whether no pulse can be commanded: only then may a file be touched."""
         return self.state.armed_ns == NEVER and not self.state.wanted_percent and not self.state.flowed
-
-    @property
-    def forbidden(self) -> str:
-        """Why this device must not be armed in this session; empty where it may."""
-        return self.params.forbidden
 
     def welcome(self) -> link.Welcome:
         """What a fitting Hello is answered with, and what is sent again when the arm code changes."""
@@ -98,7 +78,7 @@ class PulseGuardCore(GuardShell):
             capabilities=None,
             max_level_ua=0,
             limit_reasons=self._limit_reasons,
-            arm_code=code_of(self.params.arm_secret, self.state.code_index),
+            arm_code=arm_code(self.params, self.state),
             pulse_capabilities=self.capabilities,
             max_intensity_percent=self.params.limits.max_intensity_percent,
         )
@@ -119,30 +99,12 @@ class PulseGuardCore(GuardShell):
         self.state, actions = step(self.params, self.state, t_ns, event)
         return actions
 
-    def _act(self, action: PulseAction, out: list[link.FromGuard]) -> None:
-        device = self._stimulator
+    def _give(self, action: PulseAction) -> None:
         match action:
             case FireTrain():
-                device.fire(action.train, LEASE_MS)
+                self._stimulator.fire(action.train, LEASE_MS)
             case ArmPulses():
-                device.arm(action.limits)
-            case Send():
-                out.append(action.message)
-            case Heartbeat():
-                device.heartbeat()
-            case DeviceStop():
-                device.stop(action.stop_class)
-            case DisarmDevice():
-                device.disarm()
-            case ResetDevice():
-                device.reset_fault()
-                device.disarm()
-            case BookPulses() | SettlePulses():
-                self._clerk.take(action)
-            case Announce():
-                out.append(self.welcome())
-            case Exit():
-                self.exit_code = action.code
+                self._stimulator.arm(action.limits)
 
 
 def pulse_guard_core(

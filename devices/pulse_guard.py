@@ -6,15 +6,15 @@ the one before is over and the engine's lease still runs; a stop disarms at once
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from msgspec.structs import replace
 
+from devices import guard_rules as rules
 from devices import link
 from devices import pulse_requests as requests
 from devices.guard_state import (
-    GARBAGE_ALLOWED,
     NEVER,
     Booked,
     BookFailed,
@@ -22,16 +22,14 @@ from devices.guard_state import (
     DeviceStop,
     DisarmDevice,
     EngineGone,
-    Exit,
-    ExitCode,
     Garbage,
     Heartbeat,
-    Leaving,
     Phase,
     Send,
     SettlePulses,
     Terminate,
     Tick,
+    fresh,
 )
 from devices.pulse_guard_state import (
     ArmPulses,
@@ -41,26 +39,29 @@ from devices.pulse_guard_state import (
     PulseInput,
     PulseParams,
     disarmed,
-    fresh,
     report,
 )
 from devices.pulses import PulseReadback, PulseState
 from devices.stimulator import StopClass
 from devices.units import NS_PER_MS
 
-Result = tuple[PulseGuardState, list[PulseAction]]
+Result = tuple[PulseGuardState, Sequence[PulseAction]]
+_QUIET: Final = {"wanted_percent": 0, "armed_ns": NEVER, "was_ready": False, "train_ns": NEVER}
+"""No gate, no train; the device is being told to disarm."""
 
 
-def step(params: PulseParams, state: PulseGuardState, t_ns: int, event: PulseInput) -> Result:
+def step(
+    params: PulseParams, state: PulseGuardState, t_ns: int, event: PulseInput
+) -> tuple[PulseGuardState, list[PulseAction]]:
     """Decide one input; parameters and results as in `devices.guard.step`."""
     if state.exited:
         return state, []
     before = state.phase
     actions: list[PulseAction] = []
-    if state.tick_ns != NEVER and t_ns - state.tick_ns > params.tick_ns + params.late_ns:
-        late_ms = (t_ns - state.tick_ns) // NS_PER_MS
-        why = f"the guard's tick came after {late_ms} ms: suspended or stalled"
-        state, actions = latch(replace(state, tick_ns=t_ns), t_ns, why)
+    stalled = rules.stalled(params, state, t_ns)
+    if stalled:
+        state, more = latch(replace(state, tick_ns=t_ns), t_ns, stalled)
+        actions += more
     state, more = _HANDLERS[type(event)](params, state, t_ns, event)
     actions += more
     if state.phase is not before:
@@ -73,10 +74,7 @@ def step(params: PulseParams, state: PulseGuardState, t_ns: int, event: PulseInp
 
 def latch(state: PulseGuardState, t_ns: int, reason: str) -> Result:
     """S0 from any phase: disarmed now, latched. A latch keeps its first reason, and the cut is repeated."""
-    if state.phase is Phase.LATCHED:
-        return state, [DeviceStop(StopClass.S0_CUT)]
-    latched = replace(_quiet(state, t_ns), phase=Phase.LATCHED, stop_class=StopClass.S0_CUT, reason=reason, phase_ns=t_ns)
-    return latched, [DeviceStop(StopClass.S0_CUT)]
+    return rules.latch(state, t_ns, reason, **_QUIET, quiet_ns=t_ns)
 
 
 def stop(state: PulseGuardState, t_ns: int, stop_class: StopClass, reason: str) -> Result:
@@ -87,25 +85,20 @@ def stop(state: PulseGuardState, t_ns: int, stop_class: StopClass, reason: str) 
     """
     if stop_class is StopClass.S0_CUT:
         return latch(state, t_ns, reason)
-    if state.stop_class is not None and state.stop_class <= stop_class:
+    phase = rules.stopped_phase(state, stop_class, is_on=state.flowed)
+    if phase is None:
         return state, []
-    if state.phase in (Phase.ZEROING, Phase.SAFE):
-        return state, []
-    abort = stop_class is StopClass.S1_ABORT_RAMP
-    actions: list[PulseAction]
-    if state.flowed or state.phase is Phase.ENDING:
-        phase = Phase.ABORTING if abort else Phase.ENDING
-        actions = [DeviceStop(stop_class)]
-    else:
-        phase = Phase.STOPPED if abort else Phase.SAFE
-        actions = [DisarmDevice()]
-    stopped = None if phase is Phase.SAFE else stop_class
-    return replace(_quiet(state, t_ns), phase=phase, stop_class=stopped, reason=reason, phase_ns=t_ns), actions
-
-
-def _quiet(state: PulseGuardState, t_ns: int) -> PulseGuardState:
-    """No lease, no gate, no train; the device is being told to disarm."""
-    return replace(state, wanted_percent=0, lease_ns=NEVER, armed_ns=NEVER, was_ready=False, train_ns=NEVER, quiet_ns=t_ns)
+    waits = phase in (Phase.ABORTING, Phase.ENDING)
+    return replace(
+        state,
+        phase=phase,
+        stop_class=None if phase is Phase.SAFE else stop_class,
+        reason=reason,
+        lease_ns=NEVER,
+        phase_ns=t_ns,
+        quiet_ns=t_ns,
+        **_QUIET,
+    ), [DeviceStop(stop_class) if waits else DisarmDevice()]
 
 
 # ---- time
@@ -128,7 +121,7 @@ def _tick(params: PulseParams, state: PulseGuardState, t_ns: int, _event: Tick) 
         actions.append(DeviceStop(StopClass.S0_CUT) if is_loud else Heartbeat())
         actions.append(Send(report(params, state, t_ns)))
     if state.leaving:
-        state, more = _leave(params, state, t_ns)
+        state, more = rules.leave(params, state, t_ns, report, is_zero=disarmed(params, state, t_ns))
         actions += more
     return state, actions
 
@@ -145,10 +138,8 @@ def _zeroing(params: PulseParams, state: PulseGuardState, t_ns: int) -> Result:
 
 
 def _armed(params: PulseParams, state: PulseGuardState, t_ns: int) -> Result:
-    if t_ns - state.phase_ns >= params.arm_valid_ns:
-        seconds = params.arm_valid_ns // 1_000_000_000
-        return stop(state, t_ns, StopClass.S2_SESSION_RAMP, f"arming expired: no command for {seconds} s")
-    return state, []
+    expired = rules.arming_expired(params, state, t_ns)
+    return stop(state, t_ns, StopClass.S2_SESSION_RAMP, expired) if expired else (state, [])
 
 
 def _live(params: PulseParams, state: PulseGuardState, t_ns: int) -> Result:
@@ -170,9 +161,7 @@ def _live(params: PulseParams, state: PulseGuardState, t_ns: int) -> Result:
     is_known = state.heard_ns - state.armed_ns >= params.lag_ns
     if is_known and readback.state is PulseState.ARMED and readback.ready:
         train = replace(params.train, pulses=min(params.train.pulses, state.reserved - state.given))
-        fired = replace(
-            state, was_ready=True, train_ns=t_ns, train_pulses=train.pulses, given=state.given + train.pulses
-        )
+        fired = replace(state, was_ready=True, train_ns=t_ns, train_pulses=train.pulses, given=state.given + train.pulses)
         return fired, [FireTrain(train)]
     if t_ns - state.rest_ns > params.device_arm_ns:
         return stop(state, t_ns, StopClass.S1_ABORT_RAMP, "the device is armed and not ready: look at coil and switch")
@@ -181,18 +170,13 @@ def _live(params: PulseParams, state: PulseGuardState, t_ns: int) -> Result:
 
 def _quiet_in_lease(state: PulseGuardState, t_ns: int) -> PulseGuardState:
     """The gate is over, the lease is not."""
-    return replace(state, wanted_percent=0, armed_ns=NEVER, was_ready=False, train_ns=NEVER, quiet_ns=t_ns)
+    return replace(state, **_QUIET, quiet_ns=t_ns)
 
 
 def _begin(params: PulseParams, state: PulseGuardState, t_ns: int) -> Result:
     """Arm the device for one gate, once its reservation is on disk."""
     if state.booking:
-        if t_ns - state.booking_ns <= params.book_ns:
-            return state, []
-        why = f"dose: the ledger has not committed within {params.book_ns // NS_PER_MS} ms"
-        refused = Send(link.Refused(seq=state.booking, reason=why))
-        # Settled like a gate that was given: refunded once the device is known to be disarmed.
-        return replace(state, booking=0, booking_ns=NEVER, wanted_percent=0, flowed=True, given=0), [refused]
+        return rules.wait_for_ledger(params, state, t_ns, wanted_percent=0, given=0)
     if state.flowed:
         return replace(state, wanted_percent=0), []
     limits = replace(params.limits, max_pulses=state.reserved)
@@ -211,10 +195,7 @@ def _in_train(params: PulseParams, state: PulseGuardState, t_ns: int, readback: 
 
 
 def _silenced(state: PulseGuardState, t_ns: int, why: str) -> Result:
-    state = replace(state, silences=state.silences + 1, blind=True)
-    if state.silences > 1:
-        return latch(state, t_ns, f"{why}, for the second time")
-    return stop(state, t_ns, StopClass.S1_ABORT_RAMP, why)
+    return _enter(t_ns, rules.silenced(state, why))
 
 
 def _stopping(params: PulseParams, state: PulseGuardState, t_ns: int) -> Result:
@@ -251,22 +232,6 @@ def _settle(params: PulseParams, state: PulseGuardState) -> Result:
         seen=0,
     )
     return settled, [SettlePulses(state.seen, state.seen * params.train.interval_ms)]
-
-
-def _leave(params: PulseParams, state: PulseGuardState, t_ns: int) -> Result:
-    if state.phase not in (Phase.SAFE, Phase.STOPPED, Phase.LATCHED):
-        return state, []
-    if disarmed(params, state, t_ns):
-        code = ExitCode.ENDED if state.leaving is Leaving.GOODBYE else ExitCode.ENGINE_LOST
-        return replace(state, exited=True), [DisarmDevice(), Send(report(params, state, t_ns)), Exit(code)]
-    waited_ns = t_ns - max(state.leaving_ns, state.phase_ns)
-    if waited_ns > params.give_up_ns and (state.leaving is Leaving.TERMINATED or not fresh(params, state, t_ns)):
-        return replace(state, exited=True), [
-            DeviceStop(StopClass.S0_CUT),
-            Send(report(params, state, t_ns)),
-            Exit(ExitCode.ZERO_UNCONFIRMED),
-        ]
-    return state, []
 
 
 # ---- the device
@@ -323,11 +288,7 @@ def _wrong(params: PulseParams, state: PulseGuardState, t_ns: int, readback: Pul
 def _device_failure(_params: PulseParams, state: PulseGuardState, t_ns: int, event: DeviceFailure) -> Result:
     in_session = state.phase in (Phase.ARMED, Phase.LIVE)
     if event.kind == "uncertain":
-        if in_session and state.armed_ns != NEVER:
-            return _silenced(state, t_ns, event.what)
-        if in_session:
-            return stop(state, t_ns, StopClass.S2_SESSION_RAMP, f"the device is silent: {event.what}"[:500])
-        return replace(state, blind=state.blind or state.phase is Phase.ABORTING), []
+        return _enter(t_ns, rules.uncertain(state, event, is_on=in_session and state.armed_ns != NEVER))
     if event.kind == "refused" and in_session and state.train_ns == NEVER:
         state, actions = stop(state, t_ns, StopClass.S2_SESSION_RAMP, f"the device refused: {event.what}"[:500])
         return state, [*actions, Send(link.Refused(seq=state.last_seq, reason=state.reason))]
@@ -337,34 +298,14 @@ def _device_failure(_params: PulseParams, state: PulseGuardState, t_ns: int, eve
 # ---- ends of the link and of the process
 
 
-def _stop(_params: PulseParams, state: PulseGuardState, t_ns: int, event: link.Stop) -> Result:
-    return stop(state, t_ns, StopClass(event.stop_class), event.reason or "stop")
+def _ended(params: PulseParams, state: PulseGuardState, t_ns: int, event: rules.End) -> Result:
+    return _enter(t_ns, rules.ended(params, state, t_ns, event))
 
 
-def _garbage(params: PulseParams, state: PulseGuardState, t_ns: int, event: Garbage) -> Result:
-    recent = (*(t for t in state.garbage_ns if t_ns - t < params.garbage_ns), t_ns)[-GARBAGE_ALLOWED:]
-    state = replace(state, garbage_ns=recent, dropped=state.dropped + 1)
-    if len(recent) < GARBAGE_ALLOWED:
-        return state, []
-    return latch(state, t_ns, f"garbage from the engine, {GARBAGE_ALLOWED} times in 1 s: {event.what}"[:500])
-
-
-def _goodbye(_params: PulseParams, state: PulseGuardState, t_ns: int, event: link.Goodbye) -> Result:
-    return stop(_leaving(state, t_ns, Leaving.GOODBYE), t_ns, StopClass.S2_SESSION_RAMP, f"goodbye: {event.reason}"[:500])
-
-
-def _engine_gone(_params: PulseParams, state: PulseGuardState, t_ns: int, _event: EngineGone) -> Result:
-    if state.leaving is Leaving.GOODBYE:
-        return state, []
-    return stop(_leaving(state, t_ns, Leaving.ENGINE_GONE), t_ns, StopClass.S1_ABORT_RAMP, "the engine has gone")
-
-
-def _terminate(_params: PulseParams, state: PulseGuardState, t_ns: int, _event: Terminate) -> Result:
-    return stop(_leaving(state, t_ns, Leaving.TERMINATED), t_ns, StopClass.S1_ABORT_RAMP, "the guard was asked to end")
-
-
-def _leaving(state: PulseGuardState, t_ns: int, why: Leaving) -> PulseGuardState:
-    return state if state.leaving >= why else replace(state, leaving=why, leaving_ns=t_ns)
+def _enter(t_ns: int, called: rules.Stopping[PulseGuardState]) -> Result:
+    """Enter the stop that a rule calls for, if any."""
+    state, stop_class, why = called
+    return (state, []) if stop_class is None else stop(state, t_ns, stop_class, why)
 
 
 _PHASES: Final[dict[Phase, Callable[[PulseParams, PulseGuardState, int], Result]]] = {
@@ -384,13 +325,13 @@ _HANDLERS: Final[dict[type, Callable[[PulseParams, PulseGuardState, int, Any], R
     DeviceFailure: _device_failure,
     Booked: requests.booked,
     BookFailed: requests.book_failed,
-    Garbage: _garbage,
-    EngineGone: _engine_gone,
-    Terminate: _terminate,
+    Garbage: _ended,
+    EngineGone: _ended,
+    Terminate: _ended,
     link.Pulses: requests.pulses,
     link.Arm: requests.arm,
     link.ReservePulses: requests.reserve,
     link.Reset: requests.reset,
-    link.Stop: _stop,
-    link.Goodbye: _goodbye,
+    link.Stop: _ended,
+    link.Goodbye: _ended,
 }

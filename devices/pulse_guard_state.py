@@ -10,15 +10,16 @@ import math
 import msgspec
 
 from devices import link
+from devices.guard_params import forbidden_to_all, waits
 from devices.guard_state import (
     FOREVER,
-    LEASE_MS,
     NEVER,
-    TICK_NS,
     Announce,
     Booked,
     BookFailed,
     BookPulses,
+    CommonParams,
+    CommonState,
     DeviceFailure,
     DeviceStop,
     DisarmDevice,
@@ -26,13 +27,13 @@ from devices.guard_state import (
     Exit,
     Garbage,
     Heartbeat,
-    Leaving,
-    Phase,
     ResetDevice,
     Send,
     SettlePulses,
     Terminate,
     Tick,
+    fresh,
+    reason_told,
 )
 from devices.pulse_settings import MAX_COIL_C, PulseSettings, check_pulse_settings, pulse_limits
 from devices.pulses import PulseCapabilities, PulseLimits, PulseReadback, PulseState, Train
@@ -40,7 +41,7 @@ from devices.stimulator import Identity
 from devices.units import NS_PER_MS, NS_PER_S
 
 
-class PulseParams(msgspec.Struct, frozen=True, kw_only=True):
+class PulseParams(CommonParams, frozen=True, kw_only=True):
     """Everything fixed for a session."""
 
     limits: PulseLimits
@@ -49,18 +50,9 @@ class PulseParams(msgspec.Struct, frozen=True, kw_only=True):
     """The longest train that one command asks for, at the configured intensity."""
     max_coil_c: float
     measures_temperature: bool
-    forbidden: str
-    """Why this device must not be armed in this session; empty where it may."""
-    arm_secret: bytes
-    arm_until_ns: int = FOREVER
     used_pulses: int = 0
     """What the ledger already holds for this session when the guard starts (I04)."""
-    tick_ns: int = TICK_NS
-    late_ns: int = 250 * NS_PER_MS
-    lease_ns: int = LEASE_MS * NS_PER_MS
-    slow_ns: int = 50 * NS_PER_MS
     lag_ns: int = 200 * NS_PER_MS
-    """From a command to a report that knows of it."""
     stale_ns: int = 600 * NS_PER_MS
     confirm_ns: int = 800 * NS_PER_MS
     blind_ns: int = 4 * NS_PER_S
@@ -70,24 +62,12 @@ class PulseParams(msgspec.Struct, frozen=True, kw_only=True):
     """How long the device may take to be armed and ready."""
     train_slack_ns: int = 3 * NS_PER_S
     """By how much a train may last longer than its pulses: charging before, reading back after."""
-    arm_valid_ns: int = 60 * NS_PER_S
-    garbage_ns: int = NS_PER_S
-    give_up_ns: int = 5 * NS_PER_S
-    book_ns: int = NS_PER_S
 
 
-class PulseGuardState(msgspec.Struct, frozen=True, kw_only=True):
-    """All that changes. Times are nanoseconds on the lease clock, `NEVER` where nothing has happened."""
+class PulseGuardState(CommonState, frozen=True, kw_only=True):
+    """All that changes."""
 
-    phase: Phase = Phase.ZEROING
-    reason: str = "started"
-    stop_class: int | None = None
     wanted_percent: int = 0
-    lease_ns: int = NEVER
-    last_seq: int = 0
-    tick_ns: int = NEVER
-    slow_ns: int = NEVER
-    phase_ns: int = NEVER
     armed_ns: int = NEVER
     """When the device was told to arm for the gate that runs; `NEVER` while none does."""
     was_ready: bool = False
@@ -106,25 +86,9 @@ class PulseGuardState(msgspec.Struct, frozen=True, kw_only=True):
     quiet_ns: int = NEVER
     """When the device was last told to disarm."""
     readback: PulseReadback | None = None
-    heard_ns: int = NEVER
-    boot_count: int | None = None
-    silences: int = 0
-    blind: bool = False
     reserved: int = 0
-    booking: int = 0
-    booking_ns: int = NEVER
     used: int = 0
     """Pulses of all gates settled before."""
-    flowed: bool = False
-    """Whether the reservation's gate has begun and is not settled."""
-    garbage_ns: tuple[int, ...] = ()
-    dropped: int = 0
-    refused_ns: int = NEVER
-    wrong_codes: int = 0
-    code_index: int = 0
-    leaving: Leaving = Leaving.STAYS
-    leaving_ns: int = NEVER
-    exited: bool = False
 
 
 PulseInput = (
@@ -170,7 +134,7 @@ def make_pulse_params(
     arm_secret: bytes,
     arm_until_ns: int = FOREVER,
 ) -> PulseParams:
-    """Derive the guard's parameters; as `devices.guard_state.make_params`.
+    """Derive the guard's parameters; as `devices.guard_params.make_params`.
 
     Raises
     ------
@@ -182,7 +146,6 @@ def make_pulse_params(
     stim = settings.pulses
     pulses = min(stim.train_pulses, can.max_train_pulses, max(1, int(can.max_train_s * 1000 // stim.interval_ms)))
     round_trip_s = 2.0 * can.command_latency_s + can.readback_interval_s
-    confirm_s = round_trip_s + 2.0 * can.readback_interval_s + 0.1
     return PulseParams(
         limits=latched,
         train=Train(intensity_percent=latched.max_intensity_percent, pulses=pulses, interval_ms=stim.interval_ms),
@@ -192,24 +155,21 @@ def make_pulse_params(
         arm_secret=arm_secret,
         arm_until_ns=arm_until_ns,
         lag_ns=math.ceil(round_trip_s * NS_PER_S),
-        stale_ns=max(200 * NS_PER_MS, math.ceil(4.0 * can.readback_interval_s * NS_PER_S)),
-        confirm_ns=max(400 * NS_PER_MS, math.ceil(confirm_s * NS_PER_S)),
-        zeroing_ns=max(NS_PER_S, math.ceil(2.0 * confirm_s * NS_PER_S)),
+        **waits(round_trip_s, can.readback_interval_s),
         device_arm_ns=math.ceil((can.arm_s + 2.0) * NS_PER_S),
         train_slack_ns=math.ceil((can.min_gap_s + 2.0) * NS_PER_S),
     )
 
 
 def _forbidden(settings: PulseSettings, can: PulseCapabilities, identity: Identity) -> str:
-    if settings.input_is_simulated and not identity.emulator:
-        return (
-            f"the input is simulated and {identity.model} {identity.serial_number} is no emulator: "
-            "simulated input never drives real hardware"
-        )
+    unguarded = ""
     if not (can.self_expiring_lease or can.hardware_watchdog):
-        return f"{identity.model} has neither trains that end by themselves nor a watchdog: a dead guard would leave pulses on"
-    if not identity.emulator and not settings.participant:
-        return "no participant is named, so nobody's dose can be counted; set session.participant"
+        unguarded = (
+            f"{identity.model} has neither trains that end by themselves nor a watchdog: a dead guard would leave pulses on"
+        )
+    why = forbidden_to_all(settings, identity, unguarded)
+    if why:
+        return why
     if not identity.emulator:
         return (
             f"{identity.model} {identity.serial_number} is a real stimulator, and this driver has been tried on its emulator "
@@ -225,11 +185,6 @@ def initial(params: PulseParams) -> PulseGuardState:
     return PulseGuardState(used=params.used_pulses)
 
 
-def fresh(params: PulseParams, state: PulseGuardState, t_ns: int) -> bool:
-    """Whether the device has reported within the stale time."""
-    return t_ns - state.heard_ns <= params.stale_ns
-
-
 def disarmed(params: PulseParams, state: PulseGuardState, t_ns: int) -> bool:
     """Whether a fresh report, taken after the device was told to disarm, says that it is: no pulse can come."""
     readback = state.readback
@@ -242,14 +197,11 @@ def report(params: PulseParams, state: PulseGuardState, t_ns: int) -> link.Repor
     """The state as the engine is told it."""
     readback = state.readback
     quiet = disarmed(params, state, t_ns)
-    reason = state.reason
-    if state.phase is Phase.LATCHED and t_ns - state.phase_ns > params.confirm_ns and not quiet:
-        reason = f"ALARM, the coil is not confirmed silent: cut the stimulator's power now ({reason})"[:500]
     may_come = state.armed_ns != NEVER or (state.flowed and not quiet)
     return link.Report(
         t_ns=t_ns,
         phase=state.phase.value,
-        reason=reason,
+        reason=reason_told(params, state, t_ns, "" if quiet else "the coil is not confirmed silent"),
         level_ua=0,
         measured_ua=None,
         voltage_mv=None,

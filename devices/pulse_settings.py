@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from devices.pulses import PulseCapabilities, PulseLimits
-from devices.settings import Device, Dose, Settings
+from devices.settings import ChecklistText, Device, Dose, Participant, Settings
 
 MAX_INTENSITY_PERCENT: Final = 80
 MAX_PULSES: Final = 1200
@@ -54,9 +54,9 @@ class PulseSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     pulse_limits: PulseCeilings
     device: Device
     input_is_simulated: bool
-    participant: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{0,32}\Z")] = ""
+    participant: Participant = ""
     dose: Dose = Dose()
-    checklist: Annotated[str, Meta(max_length=16_384)] = ""
+    checklist: ChecklistText = ""
     blinded: bool = False
 
 

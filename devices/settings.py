@@ -14,6 +14,10 @@ from msgspec import Meta
 Scalar = bool | int | float | str
 Option = Scalar | list[Scalar] | dict[str, Scalar]
 """What a driver's own table may hold: what TOML and JSON write alike."""
+Participant = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{0,32}\Z")]
+"""The code under which the dose is counted."""
+ChecklistText = Annotated[str, Meta(max_length=16_384)]
+"""The text of the pre-arm form."""
 
 
 class Stimulation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -86,9 +90,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     limits: Limits
     device: Device
     input_is_simulated: bool
-    participant: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{0,32}\Z")] = ""
+    participant: Participant = ""
     dose: Dose = Dose()
-    checklist: Annotated[str, Meta(max_length=16_384)] = ""
+    checklist: ChecklistText = ""
     blinded: bool = False
 
 

@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable
 from typing import Final, cast
 
-from devices.conformance.rig import ConformanceError, Rig, require
+from devices.conformance.any_bench import LEASE_MS, SLACK_S, AnyBench
+from devices.conformance.rig import Rig, require
 from devices.limits import ABORT_SLEW_UA_S
 from devices.stimulator import (
     Capabilities,
-    DeviceRefusedError,
     DeviceState,
     GatePlan,
     GateStimulator,
@@ -21,22 +21,18 @@ from devices.stimulator import (
 )
 
 ZERO_UA: Final = 10.0
-LEASE_MS: Final = 250
-STEP_S: Final = 0.01
 SLEW_UA_S: Final = 100
-# What a loaded machine may add to a bound that is measured in real time.
-SLACK_S: Final = 0.15
 PATIENCE_S: Final = 3.0
 HOLDING: Final = (DeviceState.ARMED, DeviceState.ACTIVE)
 
 
-class Bench:
+class Bench(AnyBench[Readback]):
     """A rig with what the checks have in common: stepping, ramping, watching."""
 
     def __init__(self, rig: Rig) -> None:
+        super().__init__(rig, lambda: rig.driver, PATIENCE_S)
         self.rig = rig
         self.peak_ua = 0.0
-        self.readbacks: list[Readback] = []
 
     @property
     def driver(self) -> Stimulator:
@@ -55,31 +51,9 @@ class Bench:
 
     def step(self, act: Callable[[], None] | None = None, *, poll: bool = True) -> list[Readback]:
         """Ten milliseconds: act, wait, poll, look at the ammeter."""
-        if act is not None:
-            act()
-        self.rig.pass_time(STEP_S)
-        fresh = self.driver.poll(self.rig.now_ns()) if poll else []
-        self.readbacks += fresh
+        fresh = super().step(act, poll=poll)
         self.peak_ua = max(self.peak_ua, abs(self.rig.current_ua()))
         return fresh
-
-    def run(self, seconds: float, act: Callable[[], None] | None = None) -> None:
-        """Step for some time."""
-        end_ns = self.rig.now_ns() + round(seconds * 1e9)
-        while self.rig.now_ns() < end_ns:
-            self.step(act)
-
-    def until(
-        self, met: Callable[[Readback], bool], what: str, act: Callable[[], None] | None = None, patience_s: float = PATIENCE_S
-    ) -> Readback:
-        """Step until a report meets a condition."""
-        end_ns = self.rig.now_ns() + round(patience_s * 1e9)
-        while self.rig.now_ns() < end_ns:
-            for readback in self.step(act):
-                if met(readback):
-                    return readback
-        last = self.readbacks[-1] if self.readbacks else "no report at all"
-        raise ConformanceError(f"{what} was not reported within {patience_s:g} s; the last report is {last}")
 
     def until_zero(self, bound_s: float, what: str, act: Callable[[], None] | None = None, *, poll: bool = True) -> None:
         """Step until the true current is zero; it must be so within the bound, and must not have risen on the way."""
@@ -92,15 +66,6 @@ class Bench:
             self.step(act, poll=poll)
             most_ua = start_ua + self.rig.tolerance_ua
             require(abs(self.rig.current_ua()) <= most_ua, f"{what}: the current rose from {start_ua:.0f} uA")
-
-    def refused(self, act: Callable[[], None], what: str, within_s: float = 0.5) -> None:
-        """`act` must be refused, at once or by a later poll."""
-        try:
-            act()
-            self.run(within_s, self.driver.heartbeat)
-        except DeviceRefusedError:
-            return
-        raise ConformanceError(f"{what} was not refused: neither the call nor poll raised DeviceRefusedError")
 
     def at_zero(self, what: str) -> None:
         """The true current is zero now."""

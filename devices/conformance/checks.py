@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from devices.conformance.bench import HOLDING, LEASE_MS, SLEW_UA_S, STEP_S, ZERO_UA, Bench
+from devices.conformance.any_bench import LEASE_MS, STEP_S, require_closed, require_doubt, require_identity
+from devices.conformance.bench import HOLDING, SLEW_UA_S, ZERO_UA, Bench
 from devices.conformance.rig import ConformanceError, Rig, require
 from devices.limits import ABORT_SLEW_UA_S
 from devices.stimulator import (
@@ -37,10 +38,7 @@ def opens_and_closes_again_and_again(rig: Rig) -> None:
 
 def identifies_itself_as_what_it_is(rig: Rig) -> None:
     """Maker, model, serial number and firmware are told, and an emulator says that it is one (I30)."""
-    who = Bench(rig).open()
-    for field in ("maker", "model", "serial_number", "firmware"):
-        require(getattr(who, field).strip(), f"the identity's {field} is empty")
-    require(who.emulator, "the device under this suite is an emulator, but its identity says that it is real hardware (I30)")
+    require_identity(Bench(rig).open())
 
 
 def refuses_a_device_that_fails_its_self_check(rig: Rig) -> None:
@@ -84,12 +82,7 @@ def is_silent_before_open(rig: Rig) -> None:
         lambda: driver.arm(bench.level_ua, SLEW_UA_S), driver.disarm, lambda: driver.set_level(0, LEASE_MS), driver.heartbeat,
         lambda: driver.stop(StopClass.S0_CUT), driver.reset_fault, lambda: driver.poll(rig.now_ns()),
     )  # fmt: skip
-    for verb in verbs:
-        try:
-            verb()
-        except DeviceLostError:
-            continue
-        raise ConformanceError("a driver that is not open took a command; DeviceLostError was due")
+    require_closed(verbs)
 
 
 def makes_no_current_unarmed(rig: Rig) -> None:
@@ -267,13 +260,10 @@ def assumes_the_larger_current_when_replies_are_lost(rig: Rig) -> None:
     require(_told_to_doubt(bench, keep), "replies are lost, and poll never raised DeviceUncertainError")
     assumed = bench.driver.assumed_ua
     require(assumed >= bench.level_ua, f"uncertain, and {assumed} uA assumed where {bench.level_ua} uA may flow")
-    for what, verb in (("a renewed level", partial(bench.ask, bench.level_ua)),
-                       ("arming", partial(bench.driver.arm, bench.level_ua, SLEW_UA_S))):  # fmt: skip
-        try:
-            verb()
-        except DeviceUncertainError:
-            continue
-        raise ConformanceError(f"{what} was taken while replies are lost; DeviceUncertainError was due")
+    require_doubt((
+        ("a renewed level", partial(bench.ask, bench.level_ua)),
+        ("arming", partial(bench.driver.arm, bench.level_ua, SLEW_UA_S)),
+    ))  # fmt: skip
     bench.run(0.05, bench.driver.heartbeat)
     bench.driver.stop(StopClass.S1_ABORT_RAMP)
     bench.until_zero(bench.stop_s(StopClass.S1_ABORT_RAMP), "S1 while replies are lost", bench.driver.heartbeat)

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
+from devices.conformance.any_bench import LEASE_MS, SLACK_S, AnyBench
 from devices.conformance.pulse_rig import PulseRig
-from devices.conformance.rig import ConformanceError, require
+from devices.conformance.rig import require
 from devices.pulses import PulseCapabilities, PulseLimits, PulseReadback, PulseState, PulseStimulator, Train
-from devices.stimulator import DeviceRefusedError, Identity
+from devices.stimulator import Identity
 
-LEASE_MS: Final = 250
-STEP_S: Final = 0.01
 PATIENCE_S: Final = 4.0
-# What a loaded machine may add to a bound that is measured in real time.
-SLACK_S: Final = 0.15
 HOLDING: Final = (PulseState.ARMED, PulseState.FIRING)
 
 
-class PulseBench:
+class PulseBench(AnyBench[PulseReadback]):
     """A rig with what the checks have in common."""
 
     def __init__(self, rig: PulseRig) -> None:
+        super().__init__(rig, lambda: rig.driver, PATIENCE_S)
         self.rig = rig
-        self.readbacks: list[PulseReadback] = []
 
     @property
     def driver(self) -> PulseStimulator:
@@ -34,46 +30,6 @@ class PulseBench:
     def can(self) -> PulseCapabilities:
         """What it says that it can."""
         return self.rig.driver.capabilities
-
-    def step(self, act: Callable[[], None] | None = None, *, poll: bool = True) -> list[PulseReadback]:
-        """Ten milliseconds: act, wait, poll."""
-        if act is not None:
-            act()
-        self.rig.pass_time(STEP_S)
-        fresh = self.driver.poll(self.rig.now_ns()) if poll else []
-        self.readbacks += fresh
-        return fresh
-
-    def run(self, seconds: float, act: Callable[[], None] | None = None, *, poll: bool = True) -> None:
-        """Step for some time."""
-        end_ns = self.rig.now_ns() + round(seconds * 1e9)
-        while self.rig.now_ns() < end_ns:
-            self.step(act, poll=poll)
-
-    def until(
-        self,
-        met: Callable[[PulseReadback], bool],
-        what: str,
-        act: Callable[[], None] | None = None,
-        patience_s: float = PATIENCE_S,
-    ) -> PulseReadback:
-        """Step until a report meets a condition."""
-        end_ns = self.rig.now_ns() + round(patience_s * 1e9)
-        while self.rig.now_ns() < end_ns:
-            for readback in self.step(act):
-                if met(readback):
-                    return readback
-        last = self.readbacks[-1] if self.readbacks else "no report at all"
-        raise ConformanceError(f"{what} was not reported within {patience_s:g} s; the last report is {last}")
-
-    def refused(self, act: Callable[[], None], what: str, within_s: float = 0.5) -> None:
-        """`act` must be refused, at once or by a later poll."""
-        try:
-            act()
-            self.run(within_s, self.driver.heartbeat)
-        except DeviceRefusedError:
-            return
-        raise ConformanceError(f"{what} was not refused: neither the call nor poll raised DeviceRefusedError")
 
     # ---- to a state
 

@@ -8,7 +8,8 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from devices.conformance.pulse_bench import HOLDING, LEASE_MS, PATIENCE_S, PulseBench
+from devices.conformance.any_bench import LEASE_MS, require_closed, require_doubt, require_identity
+from devices.conformance.pulse_bench import HOLDING, PATIENCE_S, PulseBench
 from devices.conformance.pulse_rig import PulseRig
 from devices.conformance.rig import ConformanceError, require
 from devices.pulses import PulseState
@@ -29,10 +30,7 @@ def opens_and_closes_again_and_again(rig: PulseRig) -> None:
 
 def identifies_itself_as_what_it_is(rig: PulseRig) -> None:
     """Maker, model, serial number and firmware are told, and an emulator says that it is one (I30)."""
-    who = PulseBench(rig).open()
-    for field in ("maker", "model", "serial_number", "firmware"):
-        require(getattr(who, field).strip(), f"the identity's {field} is empty")
-    require(who.emulator, "the device under this suite is an emulator, but its identity says that it is real hardware (I30)")
+    require_identity(PulseBench(rig).open())
 
 
 def declares_what_can_be(rig: PulseRig) -> None:
@@ -60,12 +58,7 @@ def is_silent_before_open(rig: PulseRig) -> None:
         lambda: driver.arm(bench.limits()), driver.disarm, lambda: driver.fire(bench.train(), LEASE_MS), driver.heartbeat,
         lambda: driver.stop(StopClass.S0_CUT), driver.reset_fault, lambda: driver.poll(rig.now_ns()),
     )  # fmt: skip
-    for verb in verbs:
-        try:
-            verb()
-        except DeviceLostError:
-            continue
-        raise ConformanceError("a driver that is not open took a command; DeviceLostError was due")
+    require_closed(verbs)
 
 
 def gives_no_pulse_unarmed(rig: PulseRig) -> None:
@@ -219,16 +212,10 @@ def assumes_the_most_when_replies_are_lost(rig: PulseRig) -> None:
         except DeviceUncertainError:
             told = True
     require(told, "replies are lost, and poll never raised DeviceUncertainError")
-    verbs: Sequence[tuple[str, Callable[[], None]]] = (
+    require_doubt((
         ("a train", lambda: bench.driver.fire(bench.train(), LEASE_MS)),
         ("arming", lambda: bench.driver.arm(bench.limits())),
-    )
-    for what, verb in verbs:
-        try:
-            verb()
-        except DeviceUncertainError:
-            continue
-        raise ConformanceError(f"{what} was taken while replies are lost; DeviceUncertainError was due")
+    ))  # fmt: skip
     bench.driver.stop(StopClass.S1_ABORT_RAMP)
     bench.no_pulse_after(rig.now_ns(), bench.latency_s, bench.watch_s, "S1 while replies are lost")
     given = len(rig.pulses())

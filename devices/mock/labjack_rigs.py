@@ -49,7 +49,7 @@ class LabJackProcessRig(SerialReferenceRig):
         self.level_ua = 100
 
     def _new(self) -> Stimulator:
-        self._wire = TcpWire(*tcp_address(self._port, MODBUS_PORT))
+        self._wire = TcpWire(*tcp_address(self.port, MODBUS_PORT))
         return LabJackStimulator(self._wire, self._options)
 
     def fail_self_check(self) -> bool:

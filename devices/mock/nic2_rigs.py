@@ -186,7 +186,7 @@ class NicProcessRig(SerialReferenceRig):
         self.tolerance_ua = 30.0
 
     def _new(self) -> Stimulator:
-        self._wire = TcpWire(*tcp_address(self._port, NIC_PORT))
+        self._wire = TcpWire(*tcp_address(self.port, NIC_PORT))
         return Nic2Stimulator(self._wire, "peak", options("peak"))
 
     def fail_self_check(self) -> bool:
@@ -195,5 +195,5 @@ class NicProcessRig(SerialReferenceRig):
 
     def break_device(self) -> bool:
         """NIC's protocol ends in an error."""
-        self._tell("inject protocol_error")
+        self.tell("inject protocol_error")
         return True

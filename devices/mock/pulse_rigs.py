@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from devices.children import module_command
-from devices.clock import SystemClock, VirtualClock
+from devices.clock import VirtualClock
 from devices.conformance import PulseRig
 from devices.magstim import MagstimOptions, Mode, capabilities
 from devices.magstim_codec import LONG_VERSION, Version
@@ -21,12 +17,10 @@ from devices.mock import faults
 from devices.mock.magstim import UNLOCK_CODE, MagstimModel
 from devices.mock.magstim_faults import FAULTS
 from devices.mock.pulse_meter import read_pulse_meter
+from devices.mock.rig_parts import CableWire, ProcessRig
 from devices.pulses import PulseCapabilities, PulseStimulator
-from devices.stimulator import DeviceLostError
 from devices.units import NS_PER_MS, NS_PER_S
-from devices.wires import InProcessWire, SerialWire
-
-_PATIENCE_S: Final = 10.0
+from devices.wires import SerialWire
 
 
 def options_for(firmware: Version) -> MagstimOptions:
@@ -34,7 +28,7 @@ def options_for(firmware: Version) -> MagstimOptions:
     return MagstimOptions("emulator-1", UNLOCK_CODE if firmware >= LONG_VERSION else "")
 
 
-class VirtualLine(InProcessWire):
+class VirtualLine(CableWire):
     """An in-process wire whose cable can be pulled; waiting on it moves the virtual clock.
 
     Parameters
@@ -46,24 +40,11 @@ class VirtualLine(InProcessWire):
     def __init__(self, model: MagstimModel, clock: VirtualClock) -> None:
         super().__init__(model, clock)
         self._moved = clock
-        self.pulled = False
 
     def wait(self, budget_s: float) -> float:
         """Let 5 ms pass."""
         self._moved.advance_to(self._moved.now_ns() + 5 * NS_PER_MS)
         return budget_s - 0.005
-
-    def write(self, data: bytes) -> int:
-        """Deliver, unless the cable is out."""
-        if self.pulled:
-            raise DeviceLostError(f"{self.name}: the cable is out")
-        return super().write(data)
-
-    def read(self) -> bytes:
-        """Take what came, unless the cable is out."""
-        if self.pulled:
-            raise DeviceLostError(f"{self.name}: the cable is out")
-        return super().read()
 
 
 class VirtualMagstimRig:
@@ -128,7 +109,7 @@ class VirtualMagstimRig:
         self.model.clear("error")
 
 
-class SerialMagstimRig:
+class SerialMagstimRig(ProcessRig):
     """The driver on the emulated unit as a process of its own, over a pty, in real time.
 
     Parameters
@@ -140,20 +121,15 @@ class SerialMagstimRig:
         As for ``--firmware``.
     """
 
+    driver: PulseStimulator
+
     def __init__(self, directory: Path, mode: Mode, firmware: str = "9") -> None:
         self.declared: PulseCapabilities = capabilities(mode)
         self.intensity_percent = 20
         self._mode: Mode = mode
         self._options = options_for((int(firmware), 0, 0))
-        self._clock = SystemClock()
         self._meter = directory / "pulses"
-        self._process = subprocess.Popen(
-            module_command("devices.mock.magstim_process", "--meter", str(self._meter), "--control", "-",
-                           "--firmware", firmware),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert self._process.stdout is not None
-        self.port: str = json.loads(self._process.stdout.readline())["port"]
+        super().__init__("devices.mock.magstim_process", "--meter", str(self._meter), "--firmware", firmware)
         self._wire: SerialWire | None = None
         self.renew()
 
@@ -162,15 +138,7 @@ class SerialMagstimRig:
         if self._wire is not None:
             self._wire.close()
         self._wire = SerialWire(self.port, BAUD, "low")
-        self.driver: PulseStimulator = MagstimRapid(self._wire, self._mode, self._options)
-
-    def now_ns(self) -> int:
-        """The system's clock."""
-        return self._clock.now_ns()
-
-    def pass_time(self, seconds: float) -> None:
-        """Wait."""
-        time.sleep(seconds)
+        self.driver = MagstimRapid(self._wire, self._mode, self._options)
 
     def pulses(self) -> Sequence[tuple[int, float]]:
         """What the meter's file says."""
@@ -179,14 +147,6 @@ class SerialMagstimRig:
     def lose_replies(self) -> None:
         """All replies, from now on."""
         self.tell("inject lost_replies")
-
-    def restore_replies(self) -> None:
-        """They arrive again."""
-        self.tell("clear lost_replies")
-
-    def break_line(self) -> None:
-        """Pull the cable: the pty hangs up, the unit lives on."""
-        self.tell("unplug")
 
     def break_device(self) -> bool:
         """The unit shows an error."""
@@ -197,48 +157,19 @@ class SerialMagstimRig:
         """The error is gone."""
         self.tell("clear error")
 
-    def close(self) -> None:
-        """End driver and process."""
-        self.driver.close()
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(_PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait(_PATIENCE_S)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-
-    def tell(self, command: str) -> dict[str, Any]:
-        """One line of the control channel, and its answer."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print(command, file=self._process.stdin, flush=True)
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
-        if not answer["ok"]:
-            raise RuntimeError(f"the emulator did not take `{command}`: {answer['error']}")
-        return answer
-
 
 @contextlib.contextmanager
 def magstim_train(directory: Path) -> Iterator[PulseRig]:
     """Trains paced by the unit, over a pty."""
-    rig = SerialMagstimRig(directory, "train")
-    try:
+    with contextlib.closing(SerialMagstimRig(directory, "train")) as rig:
         yield rig
-    finally:
-        rig.close()
 
 
 @contextlib.contextmanager
 def magstim_single(directory: Path) -> Iterator[PulseRig]:
     """Single pulses, over a pty, with firmware 7."""
-    rig = SerialMagstimRig(directory, "single", "7")
-    try:
+    with contextlib.closing(SerialMagstimRig(directory, "single", "7")) as rig:
         yield rig
-    finally:
-        rig.close()
 
 
 PULSE_RIGS: Final[Mapping[str, Callable[[Path], AbstractContextManager[PulseRig]]]] = {

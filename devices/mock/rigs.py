@@ -7,46 +7,24 @@ of them can reach.
 from __future__ import annotations
 
 import contextlib
-import json
-import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal
+from typing import ClassVar, Final, Literal
 
-from devices.children import module_command
-from devices.clock import SystemClock, VirtualClock
+from devices.clock import VirtualClock
 from devices.conformance import Rig
 from devices.mock import faults
 from devices.mock.meter import MeterReader
+from devices.mock.rig_parts import CableWire, ProcessRig
 from devices.mock.stimulator import StimulatorModel
 from devices.reference import CAPABILITIES, ReferenceStimulator
-from devices.stimulator import Capabilities, DeviceLostError, Stimulator
+from devices.stimulator import Capabilities, Stimulator
 from devices.tcp_wire import TcpWire
 from devices.units import NS_PER_S
 from devices.wires import InProcessWire, SerialWire
 
 MakeDriver = Callable[[str], Stimulator]
-_PATIENCE_S: Final = 10.0
-
-
-class _CableWire(InProcessWire):
-    """An in-process wire whose cable can be pulled."""
-
-    pulled = False
-
-    def write(self, data: bytes) -> int:
-        """Deliver, unless the cable is out."""
-        if self.pulled:
-            raise DeviceLostError(f"{self.name}: the cable is out")
-        return super().write(data)
-
-    def read(self) -> bytes:
-        """Take what came, unless the cable is out."""
-        if self.pulled:
-            raise DeviceLostError(f"{self.name}: the cable is out")
-        return super().read()
 
 
 class VirtualReferenceRig:
@@ -67,12 +45,12 @@ class VirtualReferenceRig:
         self._clock = VirtualClock()
         self._model = StimulatorModel(seed=seed)
         self._make = make
-        self._wire = _CableWire(self._model, self._clock)
+        self._wire = CableWire(self._model, self._clock)
         self.driver: Stimulator = make(self._wire)
 
     def renew(self) -> None:
         """Forget the driver; a new one finds the device as it is."""
-        self._wire = _CableWire(self._model, self._clock)
+        self._wire = CableWire(self._model, self._clock)
         self.driver = self._make(self._wire)
 
     def now_ns(self) -> int:
@@ -112,7 +90,7 @@ class VirtualReferenceRig:
         return True
 
 
-class SerialReferenceRig:
+class SerialReferenceRig(ProcessRig):
     """The reference driver on the mock stimulator as a process of its own, over a pty, in real time.
 
     Parameters
@@ -124,20 +102,15 @@ class SerialReferenceRig:
     """
 
     emulator: ClassVar[tuple[str, ...]] = ("devices.mock.stimulator_process",)
+    driver: Stimulator
 
     def __init__(self, directory: Path, make: MakeDriver | None = None) -> None:
         self.declared: Capabilities = CAPABILITIES
         self.level_ua = 60
         self.tolerance_ua = 10.0
-        self._clock = SystemClock()
         self._make = make
         meter = directory / "meter"
-        self._process = subprocess.Popen(
-            module_command(*self.emulator, "--meter", str(meter), "--control", "-"),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert self._process.stdout is not None
-        self._port: str = json.loads(self._process.stdout.readline())["port"]
+        super().__init__(*self.emulator, "--meter", str(meter))
         self._meter = MeterReader(meter)
         self._current_ua = 0.0
         self._wire: SerialWire | TcpWire | None = None
@@ -145,8 +118,8 @@ class SerialReferenceRig:
 
     def _new(self) -> Stimulator:
         if self._make is not None:
-            return self._make(self._port)
-        self._wire = SerialWire(self._port)
+            return self._make(self.port)
+        self._wire = SerialWire(self.port)
         return ReferenceStimulator(self._wire)
 
     def renew(self) -> None:
@@ -154,14 +127,6 @@ class SerialReferenceRig:
         if self._wire is not None:
             self._wire.close()
         self.driver = self._new()
-
-    def now_ns(self) -> int:
-        """The system's clock."""
-        return self._clock.now_ns()
-
-    def pass_time(self, seconds: float) -> None:
-        """Wait."""
-        time.sleep(seconds)
 
     def current_ua(self) -> float:
         """Newest record of the meter's file."""
@@ -172,48 +137,18 @@ class SerialReferenceRig:
 
     def lose_replies(self) -> None:
         """All replies, from now on."""
-        self._tell("inject lost_replies:fraction=1")
-
-    def restore_replies(self) -> None:
-        """They arrive again."""
-        self._tell("clear lost_replies")
-
-    def break_line(self) -> None:
-        """Pull the cable: the pty hangs up, the device lives on."""
-        self._tell("unplug")
+        self.tell("inject lost_replies:fraction=1")
 
     def fail_self_check(self) -> bool:
         """An ammeter that does not move."""
-        self._tell("inject stuck_adc")
+        self.tell("inject stuck_adc")
         self.pass_time(0.05)
         return True
 
     def break_device(self) -> bool:
         """Press the emergency button on the device."""
-        self._tell("inject emergency_button")
+        self.tell("inject emergency_button")
         return True
-
-    def close(self) -> None:
-        """End driver and process."""
-        self.driver.close()
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(_PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait(_PATIENCE_S)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-
-    def _tell(self, command: str) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print(command, file=self._process.stdin, flush=True)
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
-        if not answer["ok"]:
-            raise RuntimeError(f"the emulator did not take `{command}`: {answer['error']}")
-
 
 @contextlib.contextmanager
 def mock(_directory: Path) -> Iterator[Rig]:
@@ -224,11 +159,8 @@ def mock(_directory: Path) -> Iterator[Rig]:
 @contextlib.contextmanager
 def serial(directory: Path) -> Iterator[Rig]:
     """The reference serial protocol over a pty."""
-    rig = SerialReferenceRig(directory)
-    try:
+    with contextlib.closing(SerialReferenceRig(directory)) as rig:
         yield rig
-    finally:
-        rig.close()
 
 
 @contextlib.contextmanager
@@ -236,11 +168,8 @@ def nic2(directory: Path) -> Iterator[Rig]:
     """Starstim through NIC2 over TCP, mode peak."""
     from devices.mock.nic2_rigs import NicProcessRig
 
-    rig = NicProcessRig(directory)
-    try:
+    with contextlib.closing(NicProcessRig(directory)) as rig:
         yield rig
-    finally:
-        rig.close()
 
 
 @contextlib.contextmanager
@@ -248,11 +177,8 @@ def labjack(directory: Path) -> Iterator[Rig]:
     """A current source behind a LabJack, over Modbus TCP."""
     from devices.mock.labjack_rigs import LabJackProcessRig
 
-    rig = LabJackProcessRig(directory)
-    try:
+    with contextlib.closing(LabJackProcessRig(directory)) as rig:
         yield rig
-    finally:
-        rig.close()
 
 
 def _virtual_nic2(mode: Literal["peak", "timed", "plain"]) -> Callable[[Path], AbstractContextManager[Rig]]:

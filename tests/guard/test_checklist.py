@@ -18,7 +18,7 @@ from ledger_rig import SetClock
 from devices import checklist
 from devices.checklist import Checklist, ChecklistError
 from devices.guard_core import GuardCore, MemoryDoseBook
-from devices.guard_process import StartError, checklist_end_ns
+from devices.guard_start import StartError, checklist_end_ns
 from devices.units import NS_PER_S
 
 TODAY = dt.date(2026, 11, 24)

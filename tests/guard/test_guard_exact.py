@@ -14,7 +14,10 @@ from msgspec.structs import replace
 
 from devices import guard, link
 from devices import guard_requests as requests
+from devices import guard_rules as rules
 from devices.guard_checks import abort_level, judge
+from devices.guard_dose import settle
+from devices.guard_params import make_params
 from devices.guard_plan import gate_cost, planned_ua
 from devices.guard_state import (
     NEVER,
@@ -40,7 +43,6 @@ from devices.guard_state import (
     Terminate,
     Tick,
     arm_code,
-    make_params,
     report,
 )
 from devices.guard_stops import latch, stop
@@ -402,21 +404,23 @@ def test_a_late_tick_counts_at_most_a_second_and_only_where_current_was_commande
         (replace(ODD, tick_ns=NOW - 5 * NS_PER_S), NS_PER_S),
         (replace(REST, tick_ns=NOW - late_ns), 0),
     ):
-        after, actions = guard._late(before, NOW)
+        after, actions = guard._late(before, NOW, rules.stalled(PARAMS, before, NOW))
         assert after.tick_ns == NOW
         assert (after.gate_fc - before.gate_fc, after.gate_ns - before.gate_ns) == (before.level_ua * counted_ns, counted_ns)
         assert (after.phase, after.level_ua, actions) == (Phase.LATCHED, 0, [DeviceStop(S0)])
         ms = (NOW - before.tick_ns) // NS_PER_MS
         assert after.reason == f"the guard's tick came after {ms} ms: suspended or stalled"
+    assert rules.stalled(PARAMS, replace(ODD, tick_ns=NOW - late_ns + 1), NOW) == "", "not late yet"
+    assert rules.stalled(PARAMS, replace(ODD, tick_ns=NEVER), NOW) == "", "no tick before"
 
 
 def test_the_third_garbage_within_a_second_cuts_and_two_do_not() -> None:
     second = replace(ODD, garbage_ns=(NOW - NS_PER_S, NOW - NS_PER_S + 1))
-    after, actions = guard._garbage(PARAMS, second, NOW, Garbage("junk"))
+    after, actions = guard._ended(PARAMS, second, NOW, Garbage("junk"))
     assert changes(second, after) == {"garbage_ns": (NOW - NS_PER_S + 1, NOW), "dropped": 34}
     assert actions == []
     third = replace(ODD, garbage_ns=(NOW - 2, NOW - 1))
-    after, actions = guard._garbage(PARAMS, third, NOW, Garbage("junk"))
+    after, actions = guard._ended(PARAMS, third, NOW, Garbage("junk"))
     assert (after.phase, after.garbage_ns, after.dropped) == (Phase.LATCHED, (NOW - 2, NOW - 1, NOW), 34)
     assert after.reason == "garbage from the engine, 3 times in 1 s: junk"
     assert actions == [DeviceStop(S0)]
@@ -439,7 +443,7 @@ def test_who_leaves_stops_the_current_by_the_right_class(
     assert (after, actions) == (stopped, wanted)
     gone = replace(ODD, leaving=Leaving.TERMINATED)
     assert handler(PARAMS, gone, NOW, event)[0].leaving_ns == gone.leaving_ns, "a graver reason is kept"
-    assert guard._engine_gone(PARAMS, replace(ODD, leaving=Leaving.GOODBYE), NOW, EngineGone())[1] == []
+    assert guard._ended(PARAMS, replace(ODD, leaving=Leaving.GOODBYE), NOW, EngineGone())[1] == []
 
 
 @pytest.mark.parametrize("kind", ["lost", "protocol", "refused"])
@@ -479,27 +483,27 @@ def test_the_second_silence_cuts() -> None:
 
 
 def test_settling_moves_the_gate_to_what_is_used_rounded_up() -> None:
-    after, actions = guard._settle(ODD)
+    after, actions = settle(ODD)
     assert changes(ODD, after) == {
         "used_fc": ODD.used_fc + ODD.gate_fc, "used_ns": ODD.used_ns + ODD.gate_ns, "gate_fc": 0, "gate_ns": 0,
         "reserved_uc": 0, "reserved_ms": 0, "booking_ns": NEVER, "flowed": False,
     }  # fmt: skip
     assert actions == [Settle(29, 30)]
-    assert guard._settle(replace(ODD, booking=9))[0].booking == 0
+    assert settle(replace(ODD, booking=9))[0].booking == 0
     for waits in (
         replace(REST, phase=Phase.ARMED),
         replace(REST, phase=Phase.LIVE),
         replace(REST, phase=Phase.SAFE, reserved_uc=0),
     ):
-        assert guard._settle(waits) == (waits, [])
-    assert guard._settle(replace(REST, phase=Phase.SAFE))[1] == [Settle(29, 30)]
+        assert settle(waits) == (waits, [])
+    assert settle(replace(REST, phase=Phase.SAFE))[1] == [Settle(29, 30)]
 
 
 def test_a_ledger_is_waited_for_a_second() -> None:
     before = replace(REST, booking=40, target_ua=100, booking_ns=NOW - PARAMS.book_ns)
-    assert guard._waiting_for_ledger(PARAMS, before, NOW) == (before, [])
+    assert rules.wait_for_ledger(PARAMS, before, NOW, target_ua=0) == (before, [])
     late = replace(before, booking_ns=NOW - PARAMS.book_ns - 1)
-    after, actions = guard._waiting_for_ledger(PARAMS, late, NOW)
+    after, actions = rules.wait_for_ledger(PARAMS, late, NOW, target_ua=0)
     assert changes(late, after) == {"booking": 0, "booking_ns": NEVER, "target_ua": 0, "flowed": True}
     assert actions == refusal(40, "dose: the ledger has not committed within 1000 ms")
 
@@ -508,26 +512,28 @@ def test_the_guard_leaves_at_confirmed_zero_or_gives_up_after_five_seconds() -> 
     safe = replace(REST, phase=Phase.SAFE, leaving=Leaving.GOODBYE)
     out = replace(safe, exited=True)
     wanted = [DisarmDevice(), Send(report(PARAMS, out, NOW)), Exit(ExitCode.ENDED)]
-    assert guard._leave(PARAMS, safe, NOW, True) == (out, wanted)
+    assert rules.leave(PARAMS, safe, NOW, report, is_zero=True) == (out, wanted)
     latched = replace(safe, phase=Phase.LATCHED, stop_class=S0)
-    assert guard._leave(PARAMS, latched, NOW, True)[1][1] == Send(report(PARAMS, replace(latched, exited=True), NOW))
+    assert rules.leave(PARAMS, latched, NOW, report, is_zero=True)[1][1] == Send(
+        report(PARAMS, replace(latched, exited=True), NOW)
+    )
     gone = replace(safe, leaving=Leaving.ENGINE_GONE)
-    assert guard._leave(PARAMS, gone, NOW, True)[1][-1] == Exit(ExitCode.ENGINE_LOST)
-    assert guard._leave(PARAMS, safe, NOW, False) == (safe, []), "not yet"
-    unsure = replace(safe, zero_ns=NOW)
-    assert guard._leave(PARAMS, unsure, NOW, True) == (unsure, [])
-    assert guard._leave(PARAMS, replace(ODD, leaving=Leaving.GOODBYE), NOW, True)[1] == [], "not while current flows"
+    assert rules.leave(PARAMS, gone, NOW, report, is_zero=True)[1][-1] == Exit(ExitCode.ENGINE_LOST)
+    assert rules.leave(PARAMS, safe, NOW, report, is_zero=False) == (safe, []), "not yet"
+    assert rules.leave(PARAMS, replace(ODD, leaving=Leaving.GOODBYE), NOW, report, is_zero=True)[1] == [], (
+        "not while current flows"
+    )
     long = NOW - PARAMS.give_up_ns
     deaf = replace(safe, heard_ns=NOW - NS_PER_S, leaving_ns=long - 1, phase_ns=long - 1)
-    after, actions = guard._leave(PARAMS, deaf, NOW, False)
+    after, actions = rules.leave(PARAMS, deaf, NOW, report, is_zero=False)
     assert changes(deaf, after) == {"exited": True}
     assert actions == [DeviceStop(S0), Send(report(PARAMS, after, NOW)), Exit(ExitCode.ZERO_UNCONFIRMED)]
-    assert guard._leave(PARAMS, replace(deaf, leaving_ns=long, phase_ns=long), NOW, False)[1] == []
-    assert guard._leave(PARAMS, replace(deaf, phase_ns=long), NOW, False)[1] == []
+    assert rules.leave(PARAMS, replace(deaf, leaving_ns=long, phase_ns=long), NOW, report, is_zero=False)[1] == []
+    assert rules.leave(PARAMS, replace(deaf, phase_ns=long), NOW, report, is_zero=False)[1] == []
     fresh = replace(deaf, heard_ns=NOW)
-    assert guard._leave(PARAMS, fresh, NOW, False)[1] == [], "a device that reports is waited for"
+    assert rules.leave(PARAMS, fresh, NOW, report, is_zero=False)[1] == [], "a device that reports is waited for"
     told = replace(fresh, leaving=Leaving.TERMINATED)
-    assert guard._leave(PARAMS, told, NOW, False)[1][-1] == Exit(ExitCode.ZERO_UNCONFIRMED)
+    assert rules.leave(PARAMS, told, NOW, report, is_zero=False)[1][-1] == Exit(ExitCode.ZERO_UNCONFIRMED)
     assert guard.step(PARAMS, out, NOW, Tick()) == (out, [])
 
 
@@ -580,12 +586,12 @@ def test_words_from_outside_are_cut_to_what_the_link_carries() -> None:
     long = "x" * 600
     armed = replace(REST, phase=Phase.ARMED)
     talkative = replace(REST, phase=Phase.SAFE, reason=long[:500])
-    goodbye = guard._goodbye(PARAMS, ODD, NOW, link.Goodbye(reason=long))
+    goodbye = guard._ended(PARAMS, ODD, NOW, link.Goodbye(reason=long))
     texts = [
         guard._device_failure(PARAMS, ODD, NOW, DeviceFailure("lost", long))[0].reason,
         guard._device_failure(PARAMS, armed, NOW, DeviceFailure("refused", long))[0].reason,
         guard._device_failure(PARAMS, armed, NOW, DeviceFailure("uncertain", long))[0].reason,
-        guard._garbage(PARAMS, replace(ODD, garbage_ns=(NOW, NOW)), NOW, Garbage(long))[0].reason,
+        guard._ended(PARAMS, replace(ODD, garbage_ns=(NOW, NOW)), NOW, Garbage(long))[0].reason,
         goodbye[0].reason,
         requests.book_failed(PARAMS, replace(ODD, booking=40), NOW, BookFailed(40, long))[1][0].message.reason,
         requests.reserve(PARAMS, talkative, NOW, link.Reserve(seq=41, charge_uc=1, on_time_ms=1))[1][0].message.reason,

@@ -9,8 +9,8 @@ import pytest
 from guard_doubles import CAPABILITIES, EMULATOR, Bench, FakeStimulator, make_settings, stops
 from msgspec.structs import replace
 
+from devices.guard_params import make_params
 from devices.guard_plan import gate_cost, planned_ua
-from devices.guard_state import make_params
 from devices.stimulator import DeviceUncertainError, GatePlan, Identity, StopClass
 from devices.units import NS_PER_MS, NS_PER_S
 

@@ -31,7 +31,7 @@ from devices.guard_state import (
     SettlePulses,
     Terminate,
     Tick,
-    code_of,
+    arm_code,
 )
 from devices.pulse_guard import step
 from devices.pulse_guard_state import (
@@ -108,7 +108,7 @@ def _inputs(params: PulseParams, state: PulseGuardState) -> Iterator[tuple[str, 
     yield "pulses: late", 0, link.Pulses(seq=1, intensity_percent=50, deadline_ns=NOW, decision=0)
     yield "pulses: old", 0, link.Pulses(seq=0, intensity_percent=50, deadline_ns=until, decision=0)
     yield "pulses: too strong", 0, link.Pulses(seq=1, intensity_percent=51, deadline_ns=until, decision=0)
-    yield "arm", 0, link.Arm(seq=1, code=code_of(params.arm_secret, state.code_index))
+    yield "arm", 0, link.Arm(seq=1, code=arm_code(params, state))
     yield "arm: wrong code", 0, link.Arm(seq=1, code="?")
     yield "reserve", 0, link.ReservePulses(seq=1, pulses=2)
     yield "reserve: too much", 0, link.ReservePulses(seq=1, pulses=3)
