@@ -54,7 +54,8 @@ def capabilities(mode: str, _options: MagstimOptions | None = None) -> PulseCapa
 
 
 def _build(mode: str, port: str, options: MagstimOptions) -> MagstimRapid:
-    from devices.magstim_driver import BAUD, MagstimRapid
+    from devices.magstim_driver import MagstimRapid
+    from devices.magstim_line import BAUD
     from devices.wires import SerialWire
 
     return MagstimRapid(SerialWire(serial_path(port), BAUD, "low"), "train" if mode == "train" else "single", options)

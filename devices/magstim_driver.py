@@ -1,4 +1,4 @@
-"""The driver of a Magstim Rapid² (a `devices.pulses.PulseStimulator`): one command at a time on the line, stops at once.
+"""The driver of a Magstim Rapid² (a `devices.pulses.PulseStimulator`), on the line of `devices.magstim_line`.
 
 The unit tells no count of its pulses. What the driver says is therefore a bound: never fewer than have been given.
 """
@@ -6,12 +6,12 @@ The unit tells no count of its pulses. What the driver says is therefore a bound
 from __future__ import annotations
 
 import contextlib
-from collections import deque
 from typing import Final
 
 from devices import magstim_codec as codec
 from devices.magstim import MagstimOptions, Mode, capabilities
 from devices.magstim_codec import Command, MagstimCodecError, Parameters, Reply
+from devices.magstim_line import BAUD, REPLY_BUDGET_NS, MagstimLine
 from devices.magstim_train import RunningTrain, tenth_hz_of
 from devices.pulses import PulseCapabilities, PulseLimits, PulseReadback, PulseState, Train
 from devices.stimulator import (
@@ -28,10 +28,8 @@ from devices.stimulator import (
 from devices.units import NS_PER_MS, NS_PER_S
 from devices.wires import Wire
 
-BAUD: Final = 9600
-OPEN_BUDGET_S: Final = 3.0
-ASK_EVERY_S: Final = 0.3
-REPLY_BUDGET_NS: Final = 300 * NS_PER_MS
+__all__ = ["BAUD", "MagstimRapid"]
+
 STATUS_NS: Final = 100 * NS_PER_MS
 TEMPERATURE_NS: Final = NS_PER_S
 KEEP_ARMED_NS: Final = 400 * NS_PER_MS
@@ -46,14 +44,14 @@ class MagstimRapid:
     Parameters
     ----------
     wire : Wire
-        The line, at `BAUD` with its request-to-send line low.
+        At `devices.magstim_line.BAUD`, with its request-to-send line low.
     mode : {"train", "single"}
         Who paces the pulses: the unit, or this driver.
     options : MagstimOptions
     """
 
     def __init__(self, wire: Wire, mode: Mode, options: MagstimOptions) -> None:
-        self._wire = wire
+        self._line = MagstimLine(wire)
         self._mode = mode
         self._options = options
         self._keep = codec.remote_on(options.unlock_code)
@@ -63,9 +61,6 @@ class MagstimRapid:
 
     def _begin_session(self) -> None:
         self._now_ns = _LONG_AGO
-        self._buffer = self._unsent = b""
-        self._queue: deque[Command] = deque()
-        self._asked: deque[tuple[Command, int]] = deque()
         self._answered = 0
         self._readbacks: list[PulseReadback] = []
         self._told: Parameters | None = None
@@ -91,7 +86,7 @@ class MagstimRapid:
 
     def fileno(self) -> int:
         """Descriptor that turns readable when the unit has sent something; -1 in-process."""
-        return self._wire.fileno()
+        return self._line.fileno()
 
     # ---- open and close
 
@@ -111,32 +106,32 @@ class MagstimRapid:
         """
         if self._identity is not None:
             return self._identity
-        self._wire.open()
+        self._line.open()
         self._begin_session()
         try:
             self._identity = self._identify()
         except MagstimCodecError as error:
-            self._wire.close()
-            raise DeviceNotFoundError(f"{self._wire.name}: what answers there is no Magstim Rapid²: {error}") from error
+            self._line.close()
+            raise DeviceNotFoundError(f"{self._line.name}: what answers there is no Magstim Rapid²: {error}") from error
         except DeviceError:
-            self._wire.close()
+            self._line.close()
             raise
         return self._identity
 
     def _identify(self) -> Identity:
-        self._ask(codec.DISARM)
-        self._version, is_emulator = codec.read_version(self._ask(codec.VERSION))
+        self._line.ask(codec.DISARM)
+        self._version, is_emulator = codec.read_version(self._line.ask(codec.VERSION))
         firmware = ".".join(map(str, self._version))
-        if self._ask(self._keep).answer != "done":
+        if self._line.ask(self._keep).answer != "done":
             need = "its unlock code" if self._version >= codec.LONG_VERSION else "no unlock code"
             raise DeviceRefusedError(
-                f"{self._wire.name}: the unit (firmware {firmware}) gives no remote control; it wants {need}: see "
+                f"{self._line.name}: the unit (firmware {firmware}) gives no remote control; it wants {need}: see "
                 "device.options.unlock_code"
             )
         self._holds_remote = True
-        told = codec.read_parameters(self._version, self._ask(codec.parameters(self._version)))
+        told = codec.read_parameters(self._version, self._line.ask(codec.parameters(self._version)))
         if told.instrument.error_present or told.instrument.replace_coil:
-            raise DeviceUnfitError(f"{self._wire.name}: {_fault_of(told)}; it must not be used")
+            raise DeviceUnfitError(f"{self._line.name}: {_fault_of(told)}; it must not be used")
         return Identity(
             maker="Magstim" if not is_emulator else "cereloop",
             model="Rapid²" if not is_emulator else "Rapid² emulator",
@@ -145,35 +140,13 @@ class MagstimRapid:
             emulator=is_emulator,
         )
 
-    def _ask(self, command: Command) -> Reply:
-        """Send and wait for the answer, again and again within the budget; only `open` may wait."""
-        heard = b""
-        for _ in range(round(OPEN_BUDGET_S / ASK_EVERY_S)):
-            self._write(command.packet)
-            left, heard = ASK_EVERY_S, b""
-            while left > 0.0:
-                left = self._wire.wait(left)
-                self._flush()
-                heard += self._wire.read()
-                try:
-                    reply, heard = codec.take(heard, command)
-                except MagstimCodecError:
-                    heard = b""  # an answer to an earlier host may still be on the line
-                    continue
-                if reply is not None:
-                    return reply
-        raise DeviceNotFoundError(
-            f"{self._wire.name} can be opened, but no Magstim there answered `{chr(command.letter)}` within "
-            f"{OPEN_BUDGET_S:g} s; check port, cable and power"
-        )
-
     def close(self) -> None:
         """Disarm, give remote control back, let go of the line."""
         if self._identity is not None:
             with contextlib.suppress(DeviceError):  # the line may be gone: the unit then drops remote control by itself
                 self._at_once(codec.DISARM, codec.REMOTE_OFF)
             self._identity = None
-        self._wire.close()
+        self._line.close()
 
     # ---- verbs
 
@@ -184,21 +157,21 @@ class MagstimRapid:
         can = self.capabilities
         if not 1 <= limits.max_intensity_percent <= can.max_intensity_percent or limits.max_pulses < 1:
             raise DeviceRefusedError(
-                f"{self._wire.name}: limits of {limits.max_intensity_percent} % and {limits.max_pulses} pulses; 1 .. "
+                f"{self._line.name}: limits of {limits.max_intensity_percent} % and {limits.max_pulses} pulses; 1 .. "
                 f"{can.max_intensity_percent} % and at least one pulse are needed"
             )
         if limits.min_interval_ms < can.min_interval_ms:
             raise DeviceRefusedError(
-                f"{self._wire.name}: an interval of {limits.min_interval_ms} ms is below {can.min_interval_ms} ms"
+                f"{self._line.name}: an interval of {limits.min_interval_ms} ms is below {can.min_interval_ms} ms"
             )
         if self._told is not None and (fault := self._fault()):
-            raise DeviceRefusedError(f"{self._wire.name}: {fault}; reset it first")
+            raise DeviceRefusedError(f"{self._line.name}: {fault}; reset it first")
         self._train = None
         self._given = 0
         self._limits = limits
         self._holds_remote = True
         self._kept_ns = self._now_ns
-        self._queue.extend((self._keep, codec.power(0), codec.duration(self._version, 0), codec.ARM))
+        self._line.enqueue(self._keep, codec.power(0), codec.duration(self._version, 0), codec.ARM)
         self._flush()
 
     def disarm(self) -> None:
@@ -222,9 +195,9 @@ class MagstimRapid:
         self._require_certain("fire")
         why = self._why_not(train)
         if why:
-            raise DeviceRefusedError(f"{self._wire.name}: no train: {why}")
+            raise DeviceRefusedError(f"{self._line.name}: no train: {why}")
         self._train = RunningTrain(train, self._mode, lease_ms * NS_PER_MS, self._now_ns)
-        self._queue.extend(self._train.settings(self._version, self._told))
+        self._line.enqueue(*self._train.settings(self._version, self._told))
         self._flush()
 
     def _why_not(self, train: Train) -> str:
@@ -255,7 +228,7 @@ class MagstimRapid:
         every_ns = KEEP_DISARMED_NS if self._limits is None else KEEP_ARMED_NS
         if self._holds_remote and self._now_ns - self._kept_ns >= every_ns:
             self._kept_ns = self._now_ns
-            self._queue.appendleft(self._keep)
+            self._line.enqueue_first(self._keep)
             self._flush()
 
     def stop(self, stop_class: StopClass) -> None:
@@ -273,7 +246,7 @@ class MagstimRapid:
         self._holds_remote = True
         self._kept_ns = self._now_ns
         self._told = None
-        self._queue.append(self._keep)
+        self._line.enqueue(self._keep)
         self._flush()
 
     # ---- poll
@@ -294,11 +267,11 @@ class MagstimRapid:
         """
         self._require_open()
         if self._now_ns == _LONG_AGO:
-            self._asked = deque((command, t_ns) for command, _ in self._asked)
+            self._line.restamp(t_ns)
         self._now_ns = t_ns
-        self._buffer += self._wire.read()
+        self._line.listen()
         self._take_replies()
-        if self._asked and t_ns - self._asked[0][1] > REPLY_BUDGET_NS:
+        if self._line.is_overdue(t_ns):
             self._miss()
         if self._train is not None and not self._uncertain:
             self._pace(self._train)
@@ -308,24 +281,19 @@ class MagstimRapid:
         return readbacks
 
     def _take_replies(self) -> None:
-        while self._buffer and self._asked:
-            command, asked_ns = self._asked[0]
-            try:
-                reply, self._buffer = codec.take(self._buffer, command)
-                if reply is None:
-                    return
-                self._asked.popleft()
+        try:
+            while (answer := self._line.answer()) is not None:
                 self._answered += 1
-                self._hear(command, asked_ns, reply)
-            except MagstimCodecError as error:
-                self._forget_line()
-                if self._uncertain:
-                    return
-                raise DeviceProtocolError(f"{self._wire.name}: {error}") from error
-        if self._buffer and not self._asked:
-            heard, self._buffer, self._good = self._buffer, b"", 0
+                self._hear(*answer)
+        except MagstimCodecError as error:
+            self._line.forget()
+            if self._uncertain:
+                return
+            raise DeviceProtocolError(f"{self._line.name}: {error}") from error
+        if heard := self._line.take_stray():
+            self._good = 0
             if not self._uncertain:
-                raise DeviceProtocolError(f"{self._wire.name}: the unit said {heard[:16].hex(' ')} and was not asked")
+                raise DeviceProtocolError(f"{self._line.name}: the unit said {heard[:16].hex(' ')} and was not asked")
 
     def _hear(self, command: Command, asked_ns: int, reply: Reply) -> None:
         if reply.answer != "done":
@@ -351,7 +319,7 @@ class MagstimRapid:
 
     def _refused(self, command: Command, reply: Reply) -> None:
         words = {"unknown": "does not know it", "bad_data": "takes no such value", "conflict": "says that it conflicts now"}
-        said = f"{self._wire.name} refused {command.body.decode('ascii', 'replace')[:2]}: it {words[reply.answer]}"
+        said = f"{self._line.name} refused {command.body.decode('ascii', 'replace')[:2]}: it {words[reply.answer]}"
         if command is codec.FIRE and self._train is not None:
             self._train.not_fired()
             self._settle_train()
@@ -361,7 +329,7 @@ class MagstimRapid:
 
     def _miss(self) -> None:
         """A reply is overdue."""
-        self._forget_line()
+        self._line.forget()
         self._good = 0
         if self._uncertain:
             return
@@ -370,16 +338,11 @@ class MagstimRapid:
         self._limits = None
         if self._train is not None:
             self._train.end(self._now_ns)
-        self._write(codec.DISARM.packet)
+        self._line.write(codec.DISARM.packet)
         raise DeviceUncertainError(
-            f"{self._wire.name} has not answered for {REPLY_BUDGET_NS // NS_PER_MS} ms: up to {self.assumed_pulses} pulses may "
+            f"{self._line.name} has not answered for {REPLY_BUDGET_NS // NS_PER_MS} ms: up to {self.assumed_pulses} pulses may "
             "have been given; check cable and unit"
         )
-
-    def _forget_line(self) -> None:
-        self._buffer = b""
-        self._asked.clear()
-        self._queue.clear()
 
     def _pace(self, train: RunningTrain) -> None:
         if train.is_void(self._now_ns):
@@ -387,10 +350,10 @@ class MagstimRapid:
             return
         wrong = train.mismatch(self._told, self._told_asked_ns)
         if wrong:
-            raise DeviceProtocolError(f"{self._wire.name}: wrong acknowledgement: {wrong}")
-        if train.wants_pulse(self._now_ns, self._told, self._told_asked_ns) and not self._asked and not self._queue:
+            raise DeviceProtocolError(f"{self._line.name}: wrong acknowledgement: {wrong}")
+        if train.wants_pulse(self._now_ns, self._told, self._told_asked_ns) and self._line.is_free:
             train.sent(self._now_ns)
-            self._queue.append(codec.FIRE)
+            self._line.enqueue(codec.FIRE)
         elif train.is_over(self._now_ns, self._told, self._told_asked_ns):
             self._settle_train()
 
@@ -400,7 +363,7 @@ class MagstimRapid:
             self._train = None
 
     def _inquire(self) -> None:
-        if self._asked or self._queue:
+        if not self._line.is_free:
             return
         asks_status = self._now_ns - self._status_ns >= STATUS_NS
         asks_temperature = self._now_ns - self._temperature_ns >= TEMPERATURE_NS
@@ -411,10 +374,10 @@ class MagstimRapid:
             asks_status = not asks_temperature
         if asks_temperature:
             self._temperature_ns = self._now_ns
-            self._queue.append(codec.TEMPERATURE)
+            self._line.enqueue(codec.TEMPERATURE)
         elif asks_status:
             self._status_ns = self._now_ns
-            self._queue.append(codec.parameters(self._version))
+            self._line.enqueue(codec.parameters(self._version))
 
     # ---- reports
 
@@ -457,40 +420,25 @@ class MagstimRapid:
 
     def _require_open(self) -> None:
         if self._identity is None:
-            raise DeviceLostError(f"{self._wire.name} is not open")
+            raise DeviceLostError(f"{self._line.name} is not open")
 
     def _require_certain(self, verb: str) -> None:
         if self._uncertain:
             raise DeviceUncertainError(
-                f"{self._wire.name}: cannot {verb}: a reply is overdue and up to {self.assumed_pulses} pulses may have been "
+                f"{self._line.name}: cannot {verb}: a reply is overdue and up to {self.assumed_pulses} pulses may have been "
                 "given; only stops are sent until it answers"
             )
 
     def _at_once(self, *commands: Command) -> None:
         """What stops waits for no reply."""
-        self._queue.clear()
         self._limits = None
         if self._train is not None:
             self._train.end(self._now_ns)
-        for command in commands:
-            self._asked.append((command, self._now_ns))
-            self._write(command.packet)
+        self._line.at_once(self._now_ns, *commands)
 
     def _flush(self) -> None:
-        if self._unsent:
-            self._write(b"")
-        while self._queue and not self._asked and not self._unsent:
-            command = self._queue.popleft()
-            if command is self._keep:
-                self._kept_ns = self._now_ns
-            self._asked.append((command, self._now_ns))
-            self._write(command.packet)
-
-    def _write(self, data: bytes) -> None:
-        data = self._unsent + data
-        if len(data) > 256:
-            raise DeviceLostError(f"{self._wire.name} takes no more bytes; check the cable")
-        self._unsent = data[self._wire.write(data) :]
+        if self._keep in self._line.flush(self._now_ns):
+            self._kept_ns = self._now_ns
 
 
 def _fault_of(told: Parameters) -> str:
@@ -501,5 +449,3 @@ def _fault_of(told: Parameters) -> str:
     if told.instrument.replace_coil:
         return "the unit says that the coil must be replaced"
     return ""
-
-

@@ -162,4 +162,3 @@ class RunningTrain:
             return self._sent
         # Paced by the unit, the first one not before the command was sent.
         return min(self._sent, max(0, t_ns - self._sent_ns) // self._interval_ns + 1)
-
