@@ -11,8 +11,9 @@ from typing import Final
 from devices import magstim_codec as codec
 from devices.magstim import MagstimOptions, Mode, capabilities
 from devices.magstim_codec import Command, MagstimCodecError, Parameters, Reply
+from devices.magstim_handshake import REFUSALS, fault_of, take_over
 from devices.magstim_line import BAUD, REPLY_BUDGET_NS, MagstimLine
-from devices.magstim_train import RunningTrain, tenth_hz_of
+from devices.magstim_train import HeldCharge, RunningTrain, why_not
 from devices.pulses import PulseCapabilities, PulseLimits, PulseReadback, PulseState, Train
 from devices.stimulator import (
     DeviceError,
@@ -21,7 +22,6 @@ from devices.stimulator import (
     DeviceProtocolError,
     DeviceRefusedError,
     DeviceUncertainError,
-    DeviceUnfitError,
     Identity,
     StopClass,
 )
@@ -36,6 +36,7 @@ KEEP_ARMED_NS: Final = 400 * NS_PER_MS
 KEEP_DISARMED_NS: Final = 2 * NS_PER_S
 _LONG_AGO: Final = -(1 << 62)
 _NEEDED: Final = (5, 0, 0)
+_QUESTIONS: Final = b"\\F"
 
 
 class MagstimRapid:
@@ -68,11 +69,13 @@ class MagstimRapid:
         self._coil_c: float | None = None
         self._status_ns = self._temperature_ns = self._kept_ns = _LONG_AGO
         self._holds_remote = False
+        self._zeroes = False
+        self._held = HeldCharge()
         self._limits: PulseLimits | None = None
         self._train: RunningTrain | None = None
         self._given = 0
         self._uncertain = False
-        self._good = 0
+        self._proven: set[int] = set()
 
     @property
     def capabilities(self) -> PulseCapabilities:
@@ -91,7 +94,7 @@ class MagstimRapid:
     # ---- open and close
 
     def open(self) -> Identity:
-        """Connect, disarm, identify, take remote control; each asked again every 0.3 s, for 3 s at most.
+        """Connect, disarm, identify, take remote control, set the intensity to zero (`devices.magstim_handshake`).
 
         Raises
         ------
@@ -109,36 +112,17 @@ class MagstimRapid:
         self._line.open()
         self._begin_session()
         try:
-            self._identity = self._identify()
+            self._identity, self._version, percent = take_over(self._line, self._keep, self._options.serial_number)
         except MagstimCodecError as error:
             self._line.close()
             raise DeviceNotFoundError(f"{self._line.name}: what answers there is no Magstim Rapid²: {error}") from error
         except DeviceError:
             self._line.close()
             raise
-        return self._identity
-
-    def _identify(self) -> Identity:
-        self._line.ask(codec.DISARM)
-        self._version, is_emulator = codec.read_version(self._line.ask(codec.VERSION))
-        firmware = ".".join(map(str, self._version))
-        if self._line.ask(self._keep).answer != "done":
-            need = "its unlock code" if self._version >= codec.LONG_VERSION else "no unlock code"
-            raise DeviceRefusedError(
-                f"{self._line.name}: the unit (firmware {firmware}) gives no remote control; it wants {need}: see "
-                "device.options.unlock_code"
-            )
         self._holds_remote = True
-        told = codec.read_parameters(self._version, self._line.ask(codec.parameters(self._version)))
-        if told.instrument.error_present or told.instrument.replace_coil:
-            raise DeviceUnfitError(f"{self._line.name}: {_fault_of(told)}; it must not be used")
-        return Identity(
-            maker="Magstim" if not is_emulator else "cereloop",
-            model="Rapid²" if not is_emulator else "Rapid² emulator",
-            serial_number=self._options.serial_number,
-            firmware=firmware,
-            emulator=is_emulator,
-        )
+        self._held = HeldCharge(percent)
+        self._held.set_to(0, self._now_ns)
+        return self._identity
 
     def close(self) -> None:
         """Disarm, give remote control back, let go of the line."""
@@ -171,7 +155,11 @@ class MagstimRapid:
         self._limits = limits
         self._holds_remote = True
         self._kept_ns = self._now_ns
-        self._line.enqueue(self._keep, codec.power(0), codec.duration(self._version, 0), codec.ARM)
+        # What it said before is from another setting. Right behind a train the unit lets nobody alter the next one, so only
+        # single mode leaves repetitive mode here.
+        self._told = None
+        leave_trains = (codec.duration(self._version, 0),) if self._mode == "single" else ()
+        self._line.enqueue(self._keep, codec.power(0), *leave_trains, codec.ARM)
         self._flush()
 
     def disarm(self) -> None:
@@ -193,30 +181,13 @@ class MagstimRapid:
         """
         self._require_open()
         self._require_certain("fire")
-        why = self._why_not(train)
+        why = "one runs already" if self._train is not None else ""
+        why = why or why_not(train, self._mode, self._limits, self.capabilities, self._given)
         if why:
             raise DeviceRefusedError(f"{self._line.name}: no train: {why}")
         self._train = RunningTrain(train, self._mode, lease_ms * NS_PER_MS, self._now_ns)
         self._line.enqueue(*self._train.settings(self._version, self._told))
         self._flush()
-
-    def _why_not(self, train: Train) -> str:
-        limits, can = self._limits, self.capabilities
-        if limits is None:
-            return "it is not armed"
-        if self._train is not None:
-            return "one runs already"
-        if not 1 <= train.intensity_percent <= limits.max_intensity_percent:
-            return f"{train.intensity_percent} % where 1 .. {limits.max_intensity_percent} % were latched"
-        if not limits.min_interval_ms <= train.interval_ms <= 10_000:
-            return f"an interval of {train.interval_ms} ms where {limits.min_interval_ms} .. 10000 ms are allowed"
-        if self._mode == "train" and tenth_hz_of(train) == 0:
-            return f"an interval of {train.interval_ms} ms is no whole tenth of Hz"
-        if not 1 <= train.pulses <= can.max_train_pulses:
-            return f"{train.pulses} pulses where a train has 1 .. {can.max_train_pulses}"
-        if self._given + train.pulses > limits.max_pulses:
-            return f"{self._given} pulses may have been given of the {limits.max_pulses} that were latched"
-        return ""
 
     def heartbeat(self) -> None:
         """The host lives: repeat the enable command when it is due, renew the lease of the train. Raises DeviceLostError."""
@@ -235,15 +206,15 @@ class MagstimRapid:
         """No further pulse; S0 also gives up remote control. Overtakes all that waits. Raises DeviceLostError."""
         self._require_open()
         if stop_class is StopClass.S0_CUT:
-            self._at_once(codec.DISARM, codec.REMOTE_OFF)
             self._holds_remote = False
+            self._at_once(codec.DISARM, codec.REMOTE_OFF)
         else:
             self._at_once(codec.DISARM)
 
     def reset_fault(self) -> None:
-        """Take remote control again, after whatever took it away. Raises DeviceLostError."""
+        """Take remote control again, after whatever took it away, and set the intensity to zero. Raises DeviceLostError."""
         self._require_open()
-        self._holds_remote = True
+        self._holds_remote = self._zeroes = True
         self._kept_ns = self._now_ns
         self._told = None
         self._line.enqueue(self._keep)
@@ -268,6 +239,7 @@ class MagstimRapid:
         self._require_open()
         if self._now_ns == _LONG_AGO:
             self._line.restamp(t_ns)
+            self._held.begin(t_ns)
         self._now_ns = t_ns
         self._line.listen()
         self._take_replies()
@@ -291,7 +263,7 @@ class MagstimRapid:
                 return
             raise DeviceProtocolError(f"{self._line.name}: {error}") from error
         if heard := self._line.take_stray():
-            self._good = 0
+            self._proven.clear()
             if not self._uncertain:
                 raise DeviceProtocolError(f"{self._line.name}: the unit said {heard[:16].hex(' ')} and was not asked")
 
@@ -299,27 +271,39 @@ class MagstimRapid:
         if reply.answer != "done":
             self._refused(command, reply)
             return
-        if self._uncertain:
-            # Two different questions answered in time: an answer that is late cannot look like both.
-            self._good += 1
-            self._uncertain = self._good < 2
-        if command is codec.TEMPERATURE:
+        if self._uncertain and command.letter in _QUESTIONS:
+            # Two different questions answered in time: an answer that is late cannot look like both. Stops do not count:
+            # they are repeated so often that a late answer to one fits the next.
+            self._proven.add(command.letter)
+            self._uncertain = len(self._proven) < len(_QUESTIONS)
+        if command is self._keep and self._zeroes:
+            self._zeroes = False
+            self._line.enqueue_first(codec.power(0))
+        elif command is codec.TEMPERATURE:
             self._coil_c = max(codec.read_temperature(reply))
         elif command.letter == ord("\\"):
             self._told = codec.read_parameters(self._version, reply)
             self._told_asked_ns = asked_ns
+            self._held.set_to(self._told.power_percent, self._now_ns)
             self._report(self._told)
         elif command is codec.FIRE and self._train is not None:
             self._train.fired(self._now_ns)
         elif command is codec.DISARM:
             codec.read_instrument(reply)
-            self._settle_train()
-        elif self._train is not None and command.letter in b"@BD[":
-            self._train.was_set(self._now_ns)
+            if not self._uncertain:  # else it may be the late reply to a fire or arm command, which begins alike
+                self._settle_train()
+        elif command.letter in b"@BD[":
+            if command.letter == ord("@"):
+                self._held.set_to(int(command.body[1:]), self._now_ns)
+            if self._train is not None:
+                self._train.was_set(self._now_ns)
 
     def _refused(self, command: Command, reply: Reply) -> None:
-        words = {"unknown": "does not know it", "bad_data": "takes no such value", "conflict": "says that it conflicts now"}
-        said = f"{self._line.name} refused {command.body.decode('ascii', 'replace')[:2]}: it {words[reply.answer]}"
+        # The unlock code is not repeated.
+        said = f"{self._line.name} refused {command.body.decode('ascii', 'replace')[:2]}: {REFUSALS[reply.answer]}"
+        self._line.drop_waiting()  # what stands behind a refused step was asked for on its strength
+        if self._train is None:
+            self._limits = None
         if command is codec.FIRE and self._train is not None:
             self._train.not_fired()
             self._settle_train()
@@ -330,7 +314,7 @@ class MagstimRapid:
     def _miss(self) -> None:
         """A reply is overdue."""
         self._line.forget()
-        self._good = 0
+        self._proven.clear()
         if self._uncertain:
             return
         self._uncertain = True
@@ -351,7 +335,8 @@ class MagstimRapid:
         wrong = train.mismatch(self._told, self._told_asked_ns)
         if wrong:
             raise DeviceProtocolError(f"{self._line.name}: wrong acknowledgement: {wrong}")
-        if train.wants_pulse(self._now_ns, self._told, self._told_asked_ns) and self._line.is_free:
+        is_charged = self._held.most(self._now_ns) <= train.train.intensity_percent
+        if is_charged and train.wants_pulse(self._now_ns, self._told, self._told_asked_ns) and self._line.is_free:
             train.sent(self._now_ns)
             self._line.enqueue(codec.FIRE)
         elif train.is_over(self._now_ns, self._told, self._told_asked_ns):
@@ -385,7 +370,7 @@ class MagstimRapid:
         told = self._told
         if told is None:
             return ""
-        if fault := _fault_of(told):
+        if fault := fault_of(told):
             return fault
         if self._holds_remote and not told.instrument.remote and self._told_asked_ns > self._kept_ns:
             return "the unit has left remote control"
@@ -399,13 +384,17 @@ class MagstimRapid:
                 state=self._state(told, fault),
                 intensity_percent=told.power_percent,
                 pulses=self.assumed_pulses,
-                ready=told.instrument.ready and told.rapid.coil_ready and not told.rapid.wait,
+                ready=told.instrument.ready and told.rapid.coil_ready and not told.rapid.wait and self._is_weak_enough(),
                 coil_c=self._coil_c,
                 ack_seq=self._answered,
                 boot_count=0,
                 fault=fault,
             )
         )
+
+    def _is_weak_enough(self) -> bool:
+        """Whether the capacitor holds no more than was latched."""
+        return self._limits is None or self._held.most(self._now_ns) <= self._limits.max_intensity_percent
 
     def _state(self, told: Parameters, fault: str) -> PulseState:
         if self._uncertain:
@@ -430,22 +419,14 @@ class MagstimRapid:
             )
 
     def _at_once(self, *commands: Command) -> None:
-        """What stops waits for no reply."""
+        """What stops waits for no reply; of what waited only the sign of life is still owed."""
         self._limits = None
         if self._train is not None:
             self._train.end(self._now_ns)
-        self._line.at_once(self._now_ns, *commands)
+        dropped = self._line.at_once(self._now_ns, *commands)
+        if self._keep in dropped and self._holds_remote:
+            self._line.enqueue(self._keep)
 
     def _flush(self) -> None:
         if self._keep in self._line.flush(self._now_ns):
             self._kept_ns = self._now_ns
-
-
-def _fault_of(told: Parameters) -> str:
-    if told.instrument.error_present:
-        return "the unit shows an error"
-    if not told.instrument.coil_present:
-        return "no coil is connected"
-    if told.instrument.replace_coil:
-        return "the unit says that the coil must be replaced"
-    return ""

@@ -103,12 +103,19 @@ class MagstimLine:
         """As `enqueue`, before all that waits."""
         self._waiting.appendleft(command)
 
-    def at_once(self, t_ns: int, *commands: Command) -> None:
-        """Send now, whatever is still to be answered; what waited is dropped. Raises DeviceLostError."""
-        self._waiting.clear()
+    def at_once(self, t_ns: int, *commands: Command) -> list[Command]:
+        """Send now, whatever is still to be answered; what waited is dropped and returned. Raises DeviceLostError."""
+        dropped = self.drop_waiting()
         for command in commands:
             self._asked.append((command, t_ns))
             self.write(command.packet)
+        return dropped
+
+    def drop_waiting(self) -> list[Command]:
+        """What waits is not sent; returns it."""
+        dropped = list(self._waiting)
+        self._waiting.clear()
+        return dropped
 
     def flush(self, t_ns: int) -> list[Command]:
         """Send on what may be sent; returns what has been. Raises DeviceLostError."""

@@ -334,7 +334,7 @@ class MagstimModel:
         if not data.isdigit():
             return b"?"
         value = int(data)
-        if not self.remote or self.firing:
+        if not self.remote or self.firing or (self.waits and letter != b"@"):
             return b"S"
         if letter == b"@":
             if value > 100:

@@ -257,7 +257,7 @@ def _at_the_driver(data: bytes) -> None:
     driver = MagstimRapid(wire, "train", options_for(_V9))
     driver.open()
     wire.hang_up()
-    failed: DeviceError | None = None
+    failed = ""
     number = at = 0
     while at < len(data):
         wire.heard += data[at + 1 : at + 1 + data[at] % 64]
@@ -265,19 +265,19 @@ def _at_the_driver(data: bytes) -> None:
         try:
             _turn(driver, number)
         except DeviceError as error:
-            failed = failed or error
+            failed = failed or str(error)
         number += 1
     before = len(wire.sent)
     driver.stop(StopClass.S0_CUT)
     assert bytes(wire.sent[before:]) == magstim.DISARM.packet + magstim.REMOTE_OFF.packet
     assert len(wire.sent) < 400 + 20 * number
-    if failed is not None:
-        raise failed
+    if failed:
+        raise DeviceError(failed)
 
 
 def _by_codec(data: bytes) -> None:
     """As the reply to every question, of every firmware, read as whatever it may be."""
-    errors: list[magstim.MagstimCodecError] = []
+    errors: list[str] = []  # texts: an error kept would keep this frame alive
     readers: tuple[Callable[[magstim.Reply], object], ...] = (
         magstim.read_version,
         magstim.read_instrument,
@@ -288,7 +288,7 @@ def _by_codec(data: bytes) -> None:
             try:
                 reply, _ = magstim.take(data, asked)
             except magstim.MagstimCodecError as error:
-                errors.append(error)
+                errors.append(str(error))
                 continue
             if reply is None:
                 continue
@@ -296,9 +296,9 @@ def _by_codec(data: bytes) -> None:
                 try:
                     read(reply)
                 except magstim.MagstimCodecError as error:
-                    errors.append(error)
+                    errors.append(str(error))
     if errors:
-        raise errors[0]
+        raise magstim.MagstimCodecError(errors[0])
 
 
 def _at_the_unit(data: bytes) -> None:

@@ -103,6 +103,7 @@ def test_a_train_runs_by_itself_then_waits() -> None:
     told = codec.read_parameters(V9, host.ask(codec.parameters(V9)))
     assert told.rapid.wait and not told.rapid.train
     assert host.ask(codec.FIRE).answer == "conflict", "half a second between two trains"
+    assert host.ask(codec.pulses(V9, 2)).answer == "conflict", "nor is the train altered in it"
     assert [b.t_ns - a.t_ns for a, b in zip(host.pulses, host.pulses[1:], strict=False)] == [NS_PER_S, NS_PER_S]
 
 
