@@ -49,6 +49,7 @@ def capabilities(mode: str, _options: MagstimOptions | None = None) -> PulseCapa
         command_latency_s=0.1,
         host_timeout_s=HOST_TIMEOUT_S,
         readback_interval_s=0.15,
+        rate_step_hz=0.1 if in_trains else 0.0,
         caveat=_CAVEAT,
     )
 
