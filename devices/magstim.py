@@ -49,12 +49,14 @@ def capabilities(mode: str, _options: MagstimOptions | None = None) -> PulseCapa
         command_latency_s=0.1,
         host_timeout_s=HOST_TIMEOUT_S,
         readback_interval_s=0.15,
+        rate_step_hz=0.1 if in_trains else 0.0,
         caveat=_CAVEAT,
     )
 
 
 def _build(mode: str, port: str, options: MagstimOptions) -> MagstimRapid:
-    from devices.magstim_driver import BAUD, MagstimRapid
+    from devices.magstim_driver import MagstimRapid
+    from devices.magstim_line import BAUD
     from devices.wires import SerialWire
 
     return MagstimRapid(SerialWire(serial_path(port), BAUD, "low"), "train" if mode == "train" else "single", options)

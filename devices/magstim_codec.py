@@ -14,6 +14,8 @@ from typing import Final, Literal
 import msgspec
 
 MAX_REPLY_BYTES: Final = 80
+MAX_CODE: Final = 32
+"""Longest unlock code."""
 EMULATOR_WORD: Final = "cereloop emulator"
 """What an emulator says behind its version; no real unit does."""
 LONG_VERSION: Final = (9, 0, 0)
@@ -120,8 +122,8 @@ def remote_on(unlock_code: str = "") -> Command:
     MagstimCodecError
         If the code holds anything but letters and digits.
     """
-    if not re.fullmatch(r"[A-Za-z0-9]{0,32}", unlock_code):
-        raise MagstimCodecError("an unlock code is at most 32 letters and digits")
+    if len(unlock_code) > MAX_CODE or not re.fullmatch(r"[A-Za-z0-9]*", unlock_code):
+        raise MagstimCodecError(f"an unlock code is at most {MAX_CODE} letters and digits")
     return Command(b"Q" + (unlock_code.encode() or b"@"), 3)
 
 

@@ -1,4 +1,4 @@
-"""The driver of a Magstim Rapid² (a `devices.pulses.PulseStimulator`): one command at a time on the line, stops at once.
+"""The driver of a Magstim Rapid² (a `devices.pulses.PulseStimulator`), on the line of `devices.magstim_line`.
 
 The unit tells no count of its pulses. What the driver says is therefore a bound: never fewer than have been given.
 """
@@ -6,13 +6,14 @@ The unit tells no count of its pulses. What the driver says is therefore a bound
 from __future__ import annotations
 
 import contextlib
-from collections import deque
 from typing import Final
 
 from devices import magstim_codec as codec
 from devices.magstim import MagstimOptions, Mode, capabilities
 from devices.magstim_codec import Command, MagstimCodecError, Parameters, Reply
-from devices.magstim_train import RunningTrain, tenth_hz_of
+from devices.magstim_handshake import REFUSALS, fault_of, take_over
+from devices.magstim_line import BAUD, REPLY_BUDGET_NS, MagstimLine
+from devices.magstim_train import HeldCharge, RunningTrain, why_not
 from devices.pulses import PulseCapabilities, PulseLimits, PulseReadback, PulseState, Train
 from devices.stimulator import (
     DeviceError,
@@ -21,23 +22,21 @@ from devices.stimulator import (
     DeviceProtocolError,
     DeviceRefusedError,
     DeviceUncertainError,
-    DeviceUnfitError,
     Identity,
     StopClass,
 )
 from devices.units import NS_PER_MS, NS_PER_S
 from devices.wires import Wire
 
-BAUD: Final = 9600
-OPEN_BUDGET_S: Final = 3.0
-ASK_EVERY_S: Final = 0.3
-REPLY_BUDGET_NS: Final = 300 * NS_PER_MS
+__all__ = ["BAUD", "MagstimRapid"]
+
 STATUS_NS: Final = 100 * NS_PER_MS
 TEMPERATURE_NS: Final = NS_PER_S
 KEEP_ARMED_NS: Final = 400 * NS_PER_MS
 KEEP_DISARMED_NS: Final = 2 * NS_PER_S
 _LONG_AGO: Final = -(1 << 62)
 _NEEDED: Final = (5, 0, 0)
+_QUESTIONS: Final = b"\\F"
 
 
 class MagstimRapid:
@@ -46,14 +45,14 @@ class MagstimRapid:
     Parameters
     ----------
     wire : Wire
-        The line, at `BAUD` with its request-to-send line low.
+        At `devices.magstim_line.BAUD`, with its request-to-send line low.
     mode : {"train", "single"}
         Who paces the pulses: the unit, or this driver.
     options : MagstimOptions
     """
 
     def __init__(self, wire: Wire, mode: Mode, options: MagstimOptions) -> None:
-        self._wire = wire
+        self._line = MagstimLine(wire)
         self._mode = mode
         self._options = options
         self._keep = codec.remote_on(options.unlock_code)
@@ -63,9 +62,6 @@ class MagstimRapid:
 
     def _begin_session(self) -> None:
         self._now_ns = _LONG_AGO
-        self._buffer = self._unsent = b""
-        self._queue: deque[Command] = deque()
-        self._asked: deque[tuple[Command, int]] = deque()
         self._answered = 0
         self._readbacks: list[PulseReadback] = []
         self._told: Parameters | None = None
@@ -73,11 +69,13 @@ class MagstimRapid:
         self._coil_c: float | None = None
         self._status_ns = self._temperature_ns = self._kept_ns = _LONG_AGO
         self._holds_remote = False
+        self._zeroes = False
+        self._held = HeldCharge()
         self._limits: PulseLimits | None = None
         self._train: RunningTrain | None = None
         self._given = 0
         self._uncertain = False
-        self._good = 0
+        self._proven: set[int] = set()
 
     @property
     def capabilities(self) -> PulseCapabilities:
@@ -91,12 +89,12 @@ class MagstimRapid:
 
     def fileno(self) -> int:
         """Descriptor that turns readable when the unit has sent something; -1 in-process."""
-        return self._wire.fileno()
+        return self._line.fileno()
 
     # ---- open and close
 
     def open(self) -> Identity:
-        """Connect, disarm, identify, take remote control; each asked again every 0.3 s, for 3 s at most.
+        """Connect, disarm, identify, take remote control, set the intensity to zero (`devices.magstim_handshake`).
 
         Raises
         ------
@@ -111,61 +109,20 @@ class MagstimRapid:
         """
         if self._identity is not None:
             return self._identity
-        self._wire.open()
+        self._line.open()
         self._begin_session()
         try:
-            self._identity = self._identify()
+            self._identity, self._version, percent = take_over(self._line, self._keep, self._options.serial_number)
         except MagstimCodecError as error:
-            self._wire.close()
-            raise DeviceNotFoundError(f"{self._wire.name}: what answers there is no Magstim Rapid²: {error}") from error
+            self._line.close()
+            raise DeviceNotFoundError(f"{self._line.name}: what answers there is no Magstim Rapid²: {error}") from error
         except DeviceError:
-            self._wire.close()
+            self._line.close()
             raise
-        return self._identity
-
-    def _identify(self) -> Identity:
-        self._ask(codec.DISARM)
-        self._version, is_emulator = codec.read_version(self._ask(codec.VERSION))
-        firmware = ".".join(map(str, self._version))
-        if self._ask(self._keep).answer != "done":
-            need = "its unlock code" if self._version >= codec.LONG_VERSION else "no unlock code"
-            raise DeviceRefusedError(
-                f"{self._wire.name}: the unit (firmware {firmware}) gives no remote control; it wants {need}: see "
-                "device.options.unlock_code"
-            )
         self._holds_remote = True
-        told = codec.read_parameters(self._version, self._ask(codec.parameters(self._version)))
-        if told.instrument.error_present or told.instrument.replace_coil:
-            raise DeviceUnfitError(f"{self._wire.name}: {_fault_of(told)}; it must not be used")
-        return Identity(
-            maker="Magstim" if not is_emulator else "cereloop",
-            model="Rapid²" if not is_emulator else "Rapid² emulator",
-            serial_number=self._options.serial_number,
-            firmware=firmware,
-            emulator=is_emulator,
-        )
-
-    def _ask(self, command: Command) -> Reply:
-        """Send and wait for the answer, again and again within the budget; only `open` may wait."""
-        heard = b""
-        for _ in range(round(OPEN_BUDGET_S / ASK_EVERY_S)):
-            self._write(command.packet)
-            left, heard = ASK_EVERY_S, b""
-            while left > 0.0:
-                left = self._wire.wait(left)
-                self._flush()
-                heard += self._wire.read()
-                try:
-                    reply, heard = codec.take(heard, command)
-                except MagstimCodecError:
-                    heard = b""  # an answer to an earlier host may still be on the line
-                    continue
-                if reply is not None:
-                    return reply
-        raise DeviceNotFoundError(
-            f"{self._wire.name} can be opened, but no Magstim there answered `{chr(command.letter)}` within "
-            f"{OPEN_BUDGET_S:g} s; check port, cable and power"
-        )
+        self._held = HeldCharge(percent)
+        self._held.set_to(0, self._now_ns)
+        return self._identity
 
     def close(self) -> None:
         """Disarm, give remote control back, let go of the line."""
@@ -173,7 +130,7 @@ class MagstimRapid:
             with contextlib.suppress(DeviceError):  # the line may be gone: the unit then drops remote control by itself
                 self._at_once(codec.DISARM, codec.REMOTE_OFF)
             self._identity = None
-        self._wire.close()
+        self._line.close()
 
     # ---- verbs
 
@@ -184,21 +141,25 @@ class MagstimRapid:
         can = self.capabilities
         if not 1 <= limits.max_intensity_percent <= can.max_intensity_percent or limits.max_pulses < 1:
             raise DeviceRefusedError(
-                f"{self._wire.name}: limits of {limits.max_intensity_percent} % and {limits.max_pulses} pulses; 1 .. "
+                f"{self._line.name}: limits of {limits.max_intensity_percent} % and {limits.max_pulses} pulses; 1 .. "
                 f"{can.max_intensity_percent} % and at least one pulse are needed"
             )
         if limits.min_interval_ms < can.min_interval_ms:
             raise DeviceRefusedError(
-                f"{self._wire.name}: an interval of {limits.min_interval_ms} ms is below {can.min_interval_ms} ms"
+                f"{self._line.name}: an interval of {limits.min_interval_ms} ms is below {can.min_interval_ms} ms"
             )
         if self._told is not None and (fault := self._fault()):
-            raise DeviceRefusedError(f"{self._wire.name}: {fault}; reset it first")
+            raise DeviceRefusedError(f"{self._line.name}: {fault}; reset it first")
         self._train = None
         self._given = 0
         self._limits = limits
         self._holds_remote = True
         self._kept_ns = self._now_ns
-        self._queue.extend((self._keep, codec.power(0), codec.duration(self._version, 0), codec.ARM))
+        # What it said before is from another setting. Right behind a train the unit lets nobody alter the next one, so only
+        # single mode leaves repetitive mode here.
+        self._told = None
+        leave_trains = (codec.duration(self._version, 0),) if self._mode == "single" else ()
+        self._line.enqueue(self._keep, codec.power(0), *leave_trains, codec.ARM)
         self._flush()
 
     def disarm(self) -> None:
@@ -220,30 +181,13 @@ class MagstimRapid:
         """
         self._require_open()
         self._require_certain("fire")
-        why = self._why_not(train)
+        why = "one runs already" if self._train is not None else ""
+        why = why or why_not(train, self._mode, self._limits, self.capabilities, self._given)
         if why:
-            raise DeviceRefusedError(f"{self._wire.name}: no train: {why}")
+            raise DeviceRefusedError(f"{self._line.name}: no train: {why}")
         self._train = RunningTrain(train, self._mode, lease_ms * NS_PER_MS, self._now_ns)
-        self._queue.extend(self._train.settings(self._version, self._told))
+        self._line.enqueue(*self._train.settings(self._version, self._told))
         self._flush()
-
-    def _why_not(self, train: Train) -> str:
-        limits, can = self._limits, self.capabilities
-        if limits is None:
-            return "it is not armed"
-        if self._train is not None:
-            return "one runs already"
-        if not 1 <= train.intensity_percent <= limits.max_intensity_percent:
-            return f"{train.intensity_percent} % where 1 .. {limits.max_intensity_percent} % were latched"
-        if not limits.min_interval_ms <= train.interval_ms <= 10_000:
-            return f"an interval of {train.interval_ms} ms where {limits.min_interval_ms} .. 10000 ms are allowed"
-        if self._mode == "train" and tenth_hz_of(train) == 0:
-            return f"an interval of {train.interval_ms} ms is no whole tenth of Hz"
-        if not 1 <= train.pulses <= can.max_train_pulses:
-            return f"{train.pulses} pulses where a train has 1 .. {can.max_train_pulses}"
-        if self._given + train.pulses > limits.max_pulses:
-            return f"{self._given} pulses may have been given of the {limits.max_pulses} that were latched"
-        return ""
 
     def heartbeat(self) -> None:
         """The host lives: repeat the enable command when it is due, renew the lease of the train. Raises DeviceLostError."""
@@ -255,25 +199,25 @@ class MagstimRapid:
         every_ns = KEEP_DISARMED_NS if self._limits is None else KEEP_ARMED_NS
         if self._holds_remote and self._now_ns - self._kept_ns >= every_ns:
             self._kept_ns = self._now_ns
-            self._queue.appendleft(self._keep)
+            self._line.enqueue_first(self._keep)
             self._flush()
 
     def stop(self, stop_class: StopClass) -> None:
         """No further pulse; S0 also gives up remote control. Overtakes all that waits. Raises DeviceLostError."""
         self._require_open()
         if stop_class is StopClass.S0_CUT:
-            self._at_once(codec.DISARM, codec.REMOTE_OFF)
             self._holds_remote = False
+            self._at_once(codec.DISARM, codec.REMOTE_OFF)
         else:
             self._at_once(codec.DISARM)
 
     def reset_fault(self) -> None:
-        """Take remote control again, after whatever took it away. Raises DeviceLostError."""
+        """Take remote control again, after whatever took it away, and set the intensity to zero. Raises DeviceLostError."""
         self._require_open()
-        self._holds_remote = True
+        self._holds_remote = self._zeroes = True
         self._kept_ns = self._now_ns
         self._told = None
-        self._queue.append(self._keep)
+        self._line.enqueue(self._keep)
         self._flush()
 
     # ---- poll
@@ -294,11 +238,12 @@ class MagstimRapid:
         """
         self._require_open()
         if self._now_ns == _LONG_AGO:
-            self._asked = deque((command, t_ns) for command, _ in self._asked)
+            self._line.restamp(t_ns)
+            self._held.begin(t_ns)
         self._now_ns = t_ns
-        self._buffer += self._wire.read()
+        self._line.listen()
         self._take_replies()
-        if self._asked and t_ns - self._asked[0][1] > REPLY_BUDGET_NS:
+        if self._line.is_overdue(t_ns):
             self._miss()
         if self._train is not None and not self._uncertain:
             self._pace(self._train)
@@ -308,50 +253,57 @@ class MagstimRapid:
         return readbacks
 
     def _take_replies(self) -> None:
-        while self._buffer and self._asked:
-            command, asked_ns = self._asked[0]
-            try:
-                reply, self._buffer = codec.take(self._buffer, command)
-                if reply is None:
-                    return
-                self._asked.popleft()
+        try:
+            while (answer := self._line.answer()) is not None:
                 self._answered += 1
-                self._hear(command, asked_ns, reply)
-            except MagstimCodecError as error:
-                self._forget_line()
-                if self._uncertain:
-                    return
-                raise DeviceProtocolError(f"{self._wire.name}: {error}") from error
-        if self._buffer and not self._asked:
-            heard, self._buffer, self._good = self._buffer, b"", 0
+                self._hear(*answer)
+        except MagstimCodecError as error:
+            self._line.forget()
+            if self._uncertain:
+                return
+            raise DeviceProtocolError(f"{self._line.name}: {error}") from error
+        if heard := self._line.take_stray():
+            self._proven.clear()
             if not self._uncertain:
-                raise DeviceProtocolError(f"{self._wire.name}: the unit said {heard[:16].hex(' ')} and was not asked")
+                raise DeviceProtocolError(f"{self._line.name}: the unit said {heard[:16].hex(' ')} and was not asked")
 
     def _hear(self, command: Command, asked_ns: int, reply: Reply) -> None:
         if reply.answer != "done":
             self._refused(command, reply)
             return
-        if self._uncertain:
-            # Two different questions answered in time: an answer that is late cannot look like both.
-            self._good += 1
-            self._uncertain = self._good < 2
-        if command is codec.TEMPERATURE:
+        if self._uncertain and command.letter in _QUESTIONS:
+            # Two different questions answered in time: an answer that is late cannot look like both. Stops do not count:
+            # they are repeated so often that a late answer to one fits the next.
+            self._proven.add(command.letter)
+            self._uncertain = len(self._proven) < len(_QUESTIONS)
+        if command is self._keep and self._zeroes:
+            self._zeroes = False
+            self._line.enqueue_first(codec.power(0))
+        elif command is codec.TEMPERATURE:
             self._coil_c = max(codec.read_temperature(reply))
         elif command.letter == ord("\\"):
             self._told = codec.read_parameters(self._version, reply)
             self._told_asked_ns = asked_ns
+            self._held.set_to(self._told.power_percent, self._now_ns)
             self._report(self._told)
         elif command is codec.FIRE and self._train is not None:
             self._train.fired(self._now_ns)
         elif command is codec.DISARM:
             codec.read_instrument(reply)
-            self._settle_train()
-        elif self._train is not None and command.letter in b"@BD[":
-            self._train.was_set(self._now_ns)
+            if not self._uncertain:  # else it may be the late reply to a fire or arm command, which begins alike
+                self._settle_train()
+        elif command.letter in b"@BD[":
+            if command.letter == ord("@"):
+                self._held.set_to(int(command.body[1:]), self._now_ns)
+            if self._train is not None:
+                self._train.was_set(self._now_ns)
 
     def _refused(self, command: Command, reply: Reply) -> None:
-        words = {"unknown": "does not know it", "bad_data": "takes no such value", "conflict": "says that it conflicts now"}
-        said = f"{self._wire.name} refused {command.body.decode('ascii', 'replace')[:2]}: it {words[reply.answer]}"
+        # The unlock code is not repeated.
+        said = f"{self._line.name} refused {command.body.decode('ascii', 'replace')[:2]}: {REFUSALS[reply.answer]}"
+        self._line.drop_waiting()  # what stands behind a refused step was asked for on its strength
+        if self._train is None:
+            self._limits = None
         if command is codec.FIRE and self._train is not None:
             self._train.not_fired()
             self._settle_train()
@@ -361,8 +313,8 @@ class MagstimRapid:
 
     def _miss(self) -> None:
         """A reply is overdue."""
-        self._forget_line()
-        self._good = 0
+        self._line.forget()
+        self._proven.clear()
         if self._uncertain:
             return
         self._uncertain = True
@@ -370,16 +322,11 @@ class MagstimRapid:
         self._limits = None
         if self._train is not None:
             self._train.end(self._now_ns)
-        self._write(codec.DISARM.packet)
+        self._line.write(codec.DISARM.packet)
         raise DeviceUncertainError(
-            f"{self._wire.name} has not answered for {REPLY_BUDGET_NS // NS_PER_MS} ms: up to {self.assumed_pulses} pulses may "
+            f"{self._line.name} has not answered for {REPLY_BUDGET_NS // NS_PER_MS} ms: up to {self.assumed_pulses} pulses may "
             "have been given; check cable and unit"
         )
-
-    def _forget_line(self) -> None:
-        self._buffer = b""
-        self._asked.clear()
-        self._queue.clear()
 
     def _pace(self, train: RunningTrain) -> None:
         if train.is_void(self._now_ns):
@@ -387,10 +334,11 @@ class MagstimRapid:
             return
         wrong = train.mismatch(self._told, self._told_asked_ns)
         if wrong:
-            raise DeviceProtocolError(f"{self._wire.name}: wrong acknowledgement: {wrong}")
-        if train.wants_pulse(self._now_ns, self._told, self._told_asked_ns) and not self._asked and not self._queue:
+            raise DeviceProtocolError(f"{self._line.name}: wrong acknowledgement: {wrong}")
+        is_charged = self._held.most(self._now_ns) <= train.train.intensity_percent
+        if is_charged and train.wants_pulse(self._now_ns, self._told, self._told_asked_ns) and self._line.is_free:
             train.sent(self._now_ns)
-            self._queue.append(codec.FIRE)
+            self._line.enqueue(codec.FIRE)
         elif train.is_over(self._now_ns, self._told, self._told_asked_ns):
             self._settle_train()
 
@@ -400,7 +348,7 @@ class MagstimRapid:
             self._train = None
 
     def _inquire(self) -> None:
-        if self._asked or self._queue:
+        if not self._line.is_free:
             return
         asks_status = self._now_ns - self._status_ns >= STATUS_NS
         asks_temperature = self._now_ns - self._temperature_ns >= TEMPERATURE_NS
@@ -411,10 +359,10 @@ class MagstimRapid:
             asks_status = not asks_temperature
         if asks_temperature:
             self._temperature_ns = self._now_ns
-            self._queue.append(codec.TEMPERATURE)
+            self._line.enqueue(codec.TEMPERATURE)
         elif asks_status:
             self._status_ns = self._now_ns
-            self._queue.append(codec.parameters(self._version))
+            self._line.enqueue(codec.parameters(self._version))
 
     # ---- reports
 
@@ -422,7 +370,7 @@ class MagstimRapid:
         told = self._told
         if told is None:
             return ""
-        if fault := _fault_of(told):
+        if fault := fault_of(told):
             return fault
         if self._holds_remote and not told.instrument.remote and self._told_asked_ns > self._kept_ns:
             return "the unit has left remote control"
@@ -436,13 +384,17 @@ class MagstimRapid:
                 state=self._state(told, fault),
                 intensity_percent=told.power_percent,
                 pulses=self.assumed_pulses,
-                ready=told.instrument.ready and told.rapid.coil_ready and not told.rapid.wait,
+                ready=told.instrument.ready and told.rapid.coil_ready and not told.rapid.wait and self._is_weak_enough(),
                 coil_c=self._coil_c,
                 ack_seq=self._answered,
                 boot_count=0,
                 fault=fault,
             )
         )
+
+    def _is_weak_enough(self) -> bool:
+        """Whether the capacitor holds no more than was latched."""
+        return self._limits is None or self._held.most(self._now_ns) <= self._limits.max_intensity_percent
 
     def _state(self, told: Parameters, fault: str) -> PulseState:
         if self._uncertain:
@@ -457,49 +409,24 @@ class MagstimRapid:
 
     def _require_open(self) -> None:
         if self._identity is None:
-            raise DeviceLostError(f"{self._wire.name} is not open")
+            raise DeviceLostError(f"{self._line.name} is not open")
 
     def _require_certain(self, verb: str) -> None:
         if self._uncertain:
             raise DeviceUncertainError(
-                f"{self._wire.name}: cannot {verb}: a reply is overdue and up to {self.assumed_pulses} pulses may have been "
+                f"{self._line.name}: cannot {verb}: a reply is overdue and up to {self.assumed_pulses} pulses may have been "
                 "given; only stops are sent until it answers"
             )
 
     def _at_once(self, *commands: Command) -> None:
-        """What stops waits for no reply."""
-        self._queue.clear()
+        """What stops waits for no reply; of what waited only the sign of life is still owed."""
         self._limits = None
         if self._train is not None:
             self._train.end(self._now_ns)
-        for command in commands:
-            self._asked.append((command, self._now_ns))
-            self._write(command.packet)
+        dropped = self._line.at_once(self._now_ns, *commands)
+        if self._keep in dropped and self._holds_remote:
+            self._line.enqueue(self._keep)
 
     def _flush(self) -> None:
-        if self._unsent:
-            self._write(b"")
-        while self._queue and not self._asked and not self._unsent:
-            command = self._queue.popleft()
-            if command is self._keep:
-                self._kept_ns = self._now_ns
-            self._asked.append((command, self._now_ns))
-            self._write(command.packet)
-
-    def _write(self, data: bytes) -> None:
-        data = self._unsent + data
-        if len(data) > 256:
-            raise DeviceLostError(f"{self._wire.name} takes no more bytes; check the cable")
-        self._unsent = data[self._wire.write(data) :]
-
-
-def _fault_of(told: Parameters) -> str:
-    if told.instrument.error_present:
-        return "the unit shows an error"
-    if not told.instrument.coil_present:
-        return "no coil is connected"
-    if told.instrument.replace_coil:
-        return "the unit says that the coil must be replaced"
-    return ""
-
-
+        if self._keep in self._line.flush(self._now_ns):
+            self._kept_ns = self._now_ns

@@ -9,7 +9,7 @@ from typing import Final
 
 from devices import magstim_codec as codec
 from devices.magstim_codec import Command, Parameters, Version
-from devices.pulses import Train
+from devices.pulses import PulseCapabilities, PulseLimits, Train
 from devices.units import NS_PER_MS
 
 RISE_NS_PERCENT: Final = 10 * NS_PER_MS
@@ -21,6 +21,49 @@ _NOT_YET: Final = -(1 << 62)
 def tenth_hz_of(train: Train) -> int:
     """The train's rate as the unit counts it; 0 where it is no whole tenth of Hz."""
     return 0 if 10_000 % train.interval_ms else 10_000 // train.interval_ms
+
+
+def tenths_of(train: Train) -> int:
+    """The train's duration as the unit counts it, in tenths of a second; rounded up, so that it holds every pulse."""
+    return -(-train.pulses * train.interval_ms // 100)
+
+
+def why_not(train: Train, mode: str, limits: PulseLimits | None, can: PulseCapabilities, given: int) -> str:
+    """Why a train must not be begun, `given` pulses after arming with `limits`; empty where it may."""
+    if limits is None:
+        return "it is not armed"
+    if not 1 <= train.intensity_percent <= limits.max_intensity_percent:
+        return f"{train.intensity_percent} % where 1 .. {limits.max_intensity_percent} % were latched"
+    if not limits.min_interval_ms <= train.interval_ms <= 10_000:
+        return f"an interval of {train.interval_ms} ms where {limits.min_interval_ms} .. 10000 ms are allowed"
+    if mode == "train" and tenth_hz_of(train) == 0:
+        return f"an interval of {train.interval_ms} ms is no whole tenth of Hz"
+    if not 1 <= train.pulses <= can.max_train_pulses:
+        return f"{train.pulses} pulses where a train has 1 .. {can.max_train_pulses}"
+    if given + train.pulses > limits.max_pulses:
+        return f"{given} pulses may have been given of the {limits.max_pulses} that were latched"
+    return ""
+
+
+class HeldCharge:
+    """The most that the unit's capacitor can hold: a lower setting is taken on slowly, and the unit tells only the setting."""
+
+    def __init__(self, percent: int = 0) -> None:
+        self._setting = self._from = percent
+        self._since_ns = _NOT_YET
+
+    def begin(self, t_ns: int) -> None:
+        """Time is known from now on."""
+        self._since_ns = t_ns
+
+    def most(self, t_ns: int) -> int:
+        """Percent of the greatest output, never too low."""
+        return max(self._setting, self._from - max(0, t_ns - self._since_ns) // FALL_NS_PERCENT)
+
+    def set_to(self, percent: int, t_ns: int) -> None:
+        """The unit has taken this setting, from whomever."""
+        if percent != self._setting:
+            self._from, self._since_ns, self._setting = self.most(t_ns), t_ns, percent
 
 
 class RunningTrain:
@@ -57,14 +100,14 @@ class RunningTrain:
     def settings(self, version: Version, told: Parameters | None) -> list[Command]:
         """The commands that are needed, given what the unit has said that it is set to."""
         train = self.train
-        was = told.power_percent if told is not None else 100
-        way = train.intensity_percent - was
+        # Where it has not said what it is set to: as if from nothing. That it may have to fall is for `HeldCharge` to know.
+        way = train.intensity_percent - (told.power_percent if told is not None else 0)
         self._charge_ns = abs(way) * (RISE_NS_PERCENT if way > 0 else FALL_NS_PERCENT) + CHARGED_NS
         wanted: list[Command] = []
         if told is None or way:
             wanted.append(codec.power(train.intensity_percent))
         if self._in_train:
-            tenths = train.pulses * train.interval_ms // 100
+            tenths = tenths_of(train)
             if told is None or (told.tenth_hz, told.pulses, told.duration_tenths) != (tenth_hz_of(train), train.pulses, tenths):
                 wanted += [
                     codec.frequency(tenth_hz_of(train)),
@@ -104,7 +147,7 @@ class RunningTrain:
         train = self.train
         if told.power_percent != train.intensity_percent:
             return f"{told.power_percent} % where {train.intensity_percent} % were set"
-        tenths = train.pulses * train.interval_ms // 100
+        tenths = tenths_of(train)
         if self._in_train and (told.tenth_hz, told.pulses, told.duration_tenths) != (tenth_hz_of(train), train.pulses, tenths):
             return f"a train of {told.pulses} pulses at {told.tenth_hz / 10:g} Hz where {train.pulses} were set"
         if not self._in_train and told.duration_tenths:
@@ -162,4 +205,3 @@ class RunningTrain:
             return self._sent
         # Paced by the unit, the first one not before the command was sent.
         return min(self._sent, max(0, t_ns - self._sent_ns) // self._interval_ns + 1)
-

@@ -55,6 +55,8 @@ class PulseCapabilities(msgspec.Struct, frozen=True, kw_only=True):
         After how long a silent host is noticed; 0 where `hardware_watchdog` is False.
     readback_interval_s : float
         Between two reports.
+    rate_step_hz : float
+        Where the device paces its trains: their rate is a multiple of this; 0 where any interval can be given.
     caveat : str
         What about this is not proven on hardware, in one sentence; empty if nothing.
     """
@@ -73,6 +75,7 @@ class PulseCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     command_latency_s: float
     host_timeout_s: float
     readback_interval_s: float
+    rate_step_hz: float = 0.0
     caveat: str = ""
 
 

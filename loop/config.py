@@ -7,7 +7,7 @@ import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -23,6 +23,7 @@ from devices.pulse_settings import (
     check_pulse_settings,
     gate_s,
 )
+from devices.pulses import PulseCapabilities
 from loop.config_words import os_words, sentence
 
 MAX_BYTES = 1_000_000
@@ -347,6 +348,23 @@ def pulse_guard_settings(
     )
 
 
+_NO_PULSES: Final = {
+    "sham": (
+        "with [pulses] there is no sham in software, since it needs another coil; write closed_loop, open_loop or "
+        "feedback_only, and give a sham by connecting a sham coil"
+    ),
+    "yoked": (
+        "a yoked gate lasts as long as another session's, and a gate of pulses as long as its number of pulses; write "
+        "open_loop for a control whose gates do not follow the EEG, or closed_loop or feedback_only"
+    ),
+    "allotted": (
+        "an allocation can deal out sham or yoked, which [pulses] cannot give, and nobody is to know before; write "
+        "closed_loop, open_loop or feedback_only, and take [allocation] out"
+    ),
+}
+"""Arms that a session of pulses cannot have: why, and what to do."""
+
+
 def _check_pulses(config: Config, pulses: PulseStimulation, where: str) -> None:
     """A session of magnetic pulses: what goes with them, and what cannot."""
     for table in ("stimulation", "limits"):
@@ -355,11 +373,8 @@ def _check_pulses(config: Config, pulses: PulseStimulation, where: str) -> None:
     if config.pulse_limits is None or config.device is None:
         missing = "pulse_limits" if config.pulse_limits is None else "device"
         raise ConfigError(f"{where}: key `{missing}` is missing: [pulses] needs it in full; nothing that limits has a default")
-    if config.session.arm not in ("closed_loop", "open_loop", "feedback_only"):
-        raise ConfigError(
-            f"{where}: key `session.arm` is {config.session.arm}: with [pulses] it is closed_loop, open_loop or feedback_only; "
-            "a sham of pulses needs another coil, which no software can choose"
-        )
+    if config.session.arm in _NO_PULSES:
+        raise ConfigError(f"{where}: key `session.arm` is {config.session.arm}: {_NO_PULSES[config.session.arm]}")
     if config.stimulates and config.source.kind != "lsl":
         raise ConfigError(
             f"{where}: key `source.kind` is {config.source.kind}: pulses are given in live sessions only; write lsl, or arm "
@@ -373,7 +388,23 @@ def _check_pulses(config: Config, pulses: PulseStimulation, where: str) -> None:
     if choice is not None and not isinstance(choice.driver, PulseDriver):
         driver = config.device.driver
         raise ConfigError(f"{where}: key `device.driver` is {driver}, which makes a current; [pulses] asks for pulses")
+    if choice is not None:
+        _check_rate(choice.capabilities, pulses, where)
     _check_room(config, gate_s(pulses), where)
+
+
+def _check_rate(can: object, pulses: PulseStimulation, where: str) -> None:
+    """A device that paces its trains counts their rate in steps."""
+    step_hz = can.rate_step_hz if isinstance(can, PulseCapabilities) else 0.0
+    if not step_hz:
+        return
+    # Both in thousandths, so that what divides evenly is seen to.
+    possible = [ms for ms in range(1000, 10_001) if 1_000_000 % (ms * round(1000 * step_hz)) == 0]
+    if pulses.interval_ms not in possible:
+        raise ConfigError(
+            f"{where}: key `pulses.interval_ms` is {pulses.interval_ms}: in this mode the device paces its trains in steps of "
+            f"{step_hz:g} Hz; write one of {', '.join(map(str, possible))}, or choose a `device.mode` in which the host paces"
+        )
 
 
 def _check_room(config: Config, one_gate_s: float, where: str) -> None:

@@ -37,6 +37,8 @@ ROOM_C: Final = 22.0
 HEAT_C: Final = 0.02  # a guess: of one pulse at full output
 COOLING_NS: Final = 1200 * NS_PER_S  # a guess
 
+_LONGEST_ENABLE: Final = 1 + codec.MAX_CODE + 1
+_MOST: Final = {b"B": 1000, b"D": 6000, b"[": 6000}
 _LENGTHS: Final = {b"R": 3, b"E": 3, b"F": 3, b"N": 3, b"\\": 3, b"@": 5, b"B": 6}
 
 
@@ -155,9 +157,10 @@ class MagstimModel:
         head = bytes(self._heard[:1])
         is_long = self.firmware >= codec.LONG_VERSION
         if head == b"Q":
-            # A code may have any length: the command ends where its checksum fits.
-            whole = (n for n in range(3, len(self._heard) + 1) if codec.checksum(self._heard[: n - 1]) == self._heard[n - 1])
-            return next(whole, len(self._heard) + 1)
+            # A code has any length up to the longest: the command ends where its checksum fits. What is longer is none (I29).
+            end = min(len(self._heard), _LONGEST_ENABLE)
+            whole = (n for n in range(3, end + 1) if codec.checksum(self._heard[: n - 1]) == self._heard[n - 1])
+            return next(whole, len(self._heard) if len(self._heard) >= _LONGEST_ENABLE else len(self._heard) + 1)
         lengths = {**_LENGTHS, b"D": 7 if is_long else 6, b"[": 6 if is_long else 5}
         return lengths.get(head, len(self._heard))
 
@@ -316,7 +319,8 @@ class MagstimModel:
             return self._status
         if data == b"H":
             early = not self._duration and self._now_ns - self._pulse_ns < SINGLE_NS
-            if not self.remote or not self.is_ready or self.firing or self.waits or early:
+            too_many = bool(self._duration) and 100 * self._pulses > self._tenth_hz * self._duration
+            if not self.remote or not self.is_ready or self.firing or self.waits or early or too_many:
                 return b"S"
             self._left = self._pulses if self._duration else 1
             self.firing, self._next_ns = True, self._now_ns
@@ -330,7 +334,7 @@ class MagstimModel:
         if not data.isdigit():
             return b"?"
         value = int(data)
-        if not self.remote or self.firing:
+        if not self.remote or self.firing or (self.waits and letter != b"@"):
             return b"S"
         if letter == b"@":
             if value > 100:
@@ -339,6 +343,8 @@ class MagstimModel:
             self._from_power = round(self.percent_now)
             self.power, self._power_ns = min(100, value), self._now_ns
             return self._status
+        if value > _MOST[letter]:
+            return b"?"
         if letter == b"B":
             self._tenth_hz = value
         elif letter == b"D":

@@ -39,7 +39,10 @@ def test_no_key_has_a_default(path: str) -> None:
         ({"pulses.train_pulses": 30}, "`pulses.train_pulses`"),
         ({"pulses.gate_pulses": 601}, "above the session's 600"),
         ({"pulses.gate_pulses": 500}, "leave room for 360 s"),
-        ({"session.arm": "sham"}, "a sham of pulses needs another coil"),
+        ({"session.arm": "sham"}, r"`session\.arm` is sham: .* no sham in software.*; write .* connecting a sham coil"),
+        ({"session.arm": "yoked", "session.yoked_to": "x.sqlite"}, r"`session\.arm` is yoked: .*; write open_loop"),
+        ({"session.arm": "allotted"}, r"`session\.arm` is allotted: .*; write .* take \[allocation\] out"),
+        ({"pulses.interval_ms": 1500}, r"`pulses\.interval_ms` is 1500: .* 0.1 Hz; write one of 1000, 1250, .*or choose"),
         ({"source.kind": "patient"}, "pulses are given in live sessions only"),
         ({"device.mode": ""}, "`device.mode` is missing"),
         ({"device.options.unlock_code": "a b"}, "`device.options.unlock_code`"),
@@ -68,3 +71,10 @@ def test_what_cannot_be_is_said_in_one_sentence(changes: dict[str, Any], words: 
 def test_the_table_of_latencies_knows_pulses() -> None:
     names = [stage.name for stage in stage_latencies(from_tree(tree()))]
     assert {"charge", "hold"} <= set(names) and "ramp" not in names
+
+
+def test_where_the_host_paces_any_interval_can_be_given() -> None:
+    given = tree()
+    given["device"]["mode"] = "single"
+    given["pulses"]["interval_ms"] = 1500
+    assert from_tree(given).pulses is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from devices import magstim_codec as codec
@@ -101,6 +103,7 @@ def test_a_train_runs_by_itself_then_waits() -> None:
     told = codec.read_parameters(V9, host.ask(codec.parameters(V9)))
     assert told.rapid.wait and not told.rapid.train
     assert host.ask(codec.FIRE).answer == "conflict", "half a second between two trains"
+    assert host.ask(codec.pulses(V9, 2)).answer == "conflict", "nor is the train altered in it"
     assert [b.t_ns - a.t_ns for a, b in zip(host.pulses, host.pulses[1:], strict=False)] == [NS_PER_S, NS_PER_S]
 
 
@@ -166,3 +169,29 @@ def test_the_meters_file(tmp_path) -> None:
         handle.write(b"half")
     assert read_pulse_meter(path) == [record]
     assert path.read_bytes().startswith(MAGIC)
+
+
+def test_an_endless_unlock_code_is_cut_off_at_once() -> None:
+    host = Host()
+    begun = time.process_time()
+    host.unit.receive(b"Q" + bytes(20_000), 0)  # a zero byte never fits as a checksum
+    assert time.process_time() - begun < 0.5
+    host.t_ns = 30 * NS_PER_S
+    host.unit.advance(host.t_ns)
+    assert host.unit.take_output() == b"?"
+    assert host.ask(ENABLE).answer == "done"
+
+
+@pytest.mark.parametrize("wrong", [b"B1001", b"D06001", b"[6001"])
+def test_a_number_that_no_unit_can_take_is_bad_data(wrong: bytes) -> None:
+    host = Host()
+    host.ask(ENABLE)
+    assert host.ask(Command(wrong, 4)).answer == "bad_data"
+
+
+def test_a_train_that_its_duration_cannot_hold_is_a_conflict() -> None:
+    host = Host().armed()
+    for command in (codec.frequency(8), codec.pulses(V9, 3), codec.duration(V9, 37)):
+        assert host.ask(command).answer == "done"
+    assert host.ask(codec.FIRE).answer == "conflict", "3.7 s at 0.8 Hz hold two pulses"
+    assert not host.pulses
