@@ -16,6 +16,7 @@ RIDGE: Final = 5.0
 APART: Final = 200.0
 MIN_TRIALS: Final = 20
 _FOLDS: Final = 10
+_LINE: Final = 2
 _LEAST_SCALE: Final = 1e-9
 
 Float64s = npt.NDArray[np.float64]
@@ -49,6 +50,14 @@ class Readout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         for f, m, s, w in zip(features, self.median, self.scale, self.weights, strict=True):
             total += w * min(max((f - m) / s, -CLIP), CLIP)
         return total
+
+    @property
+    def firmness(self) -> float:
+        """Share of b1² that is not noise of its estimate: 1 - 1/t² of `r_cv` on `n_trials`; 0 where r is not above zero."""
+        r = self.r_cv
+        if self.n_trials <= _LINE or r <= 0.0:
+            return 0.0
+        return max(0.0, 1.0 - (1.0 - r * r) / (r * r * (self.n_trials - _LINE)))
 
     def excess(self, value: float, surprise: float) -> float:
         """K12: by how many `sigma` E lies above what a learner with this surprise would show."""
