@@ -140,10 +140,11 @@ class EstimatorTable(_Table, frozen=True):
 class PolicyTable(_Table, frozen=True):
     """Evidence to decision: the CUSUM of K12 over outcomes seen in SENSE.
 
-    Each outcome adds ``index - expected_offset - expected_gain * surprise - drift`` (standard deviations), never below
-    zero; with a calibration what is expected comes from its readout. The gate is wanted open at `threshold`, closed again at
-    `release`, on at least `min_outcomes` valid outcomes of this SENSE window. Between two gates lie at least `refractory_s`;
-    current flows at most `max_duty` of any `duty_window_s`.
+    Without a calibration each outcome adds ``index - expected_offset - expected_gain * surprise - drift`` (standard
+    deviations), never below zero. With one, what is expected comes from its readout, and each outcome adds its log
+    likelihood ratio, somebody whose error persists against the normative learner, 2.4 for a nat; see `loop.policy`. The
+    gate is wanted open at `threshold`, closed again at `release`, on at least `min_outcomes` valid outcomes of this SENSE
+    window. Between two gates lie at least `refractory_s`; current flows at most `max_duty` of any `duty_window_s`.
     """
 
     threshold: Annotated[float, Meta(gt=0.0, le=100.0)]

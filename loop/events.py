@@ -243,7 +243,7 @@ class Outcome(_Output, frozen=True, tag="outcome"):
 
     `index` is the prediction-error index of this outcome: with a calibration in standard deviations of the readout's residual
     noise, zero where no surprise would put it; without one, in standard deviations of pseudo-events. `expected` is what a
-    normative learner would show, `excess` what goes into the CUSUM, `evidence` the CUSUM after it. All but `evidence` are
+    normative learner would show, `excess` index minus that, `evidence` the CUSUM after it. All but `evidence` are
     None where the outcome is not evidence, and `reason` says why.
 
     `cue`, `intensity` (0 to 1) and `told` (the expectation that the cue stated) are what the markers say. `surprise` is the

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from devices.mock.background import Background
+from devices.mock.person import Person
 from loop.accuracy import columns
 from loop.accuracy.metrics import auc, correlation, partial
 from loop.accuracy.play import Played, play
@@ -52,7 +53,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
 class Law(msgspec.Struct, frozen=True, kw_only=True):
     r"""How the index followed the truth of one session, E = offset + slope \|PE\| + noise, and what the readout says of itself.
 
-    From this the trial-level simulation draws.
+    From this the trial-level simulation draws. `persistence` and `gain` are p and g of this patient, \|PE\| = g \|delta\| + p.
     """
 
     offset: float
@@ -61,6 +62,10 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
     b0: float
     b1: float
     sigma: float
+    r_cv: float
+    group: str
+    persistence: float
+    gain: float
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,13 +194,25 @@ def _judge(scene: Scene, seed: int, played: Played, own: columns.Ours, values: d
     readout = own.readout
     slope, offset = np.polyfit(truth[sound], own.estimate[sound], 1)
     noise = float(np.std(own.estimate[sound] - offset - slope * truth[sound], ddof=2))
+    person = Person(scene.settings(seed))
     first, last = played.learned[0].outcome_sample, played.learned[-1].outcome_sample
     return Session(
         scene=scene.name,
         seed=seed,
         group=group_of(seed),
         scores=scores,
-        law=Law(offset=float(offset), slope=float(slope), noise=noise, b0=readout.b0, b1=readout.b1, sigma=readout.sigma),
+        law=Law(
+            offset=float(offset),
+            slope=float(slope),
+            noise=noise,
+            b0=readout.b0,
+            b1=readout.b1,
+            sigma=readout.sigma,
+            r_cv=readout.r_cv,
+            group=group_of(seed),
+            persistence=person.persistence,
+            gain=person.gain,
+        ),
         z_mean=float(z.mean()),
         z_sd=float(z.std(ddof=1)),
         z_p=float(stats.kstest(z, "norm").pvalue),

@@ -3,6 +3,10 @@
 A patient of the simulation plays the blocks A, P and V once (160 outcomes). Each error becomes an index as one of the sessions
 with EEG had it: its own offset, slope and noise against the truth, judged by its own readout (`bench.Law`). Then the policy
 itself decides. What is left out: outcomes that are not valid (5 %), noise that is not normal, and drifts.
+
+The session is one of the same group, and its readout is moved to where a calibration of this very patient would have put it:
+what of an error remains where all was as told is part of the offset then, and no excess. Before, somebody erring persistently
+was judged by the calibration of somebody who does not, and the other way round: gates came both too easily and too rarely.
 """
 
 from __future__ import annotations
@@ -55,14 +59,15 @@ def gated(who: Who, laws: Sequence[Law], table: PolicyTable, sessions: int) -> G
     who : {"HC", "CC", "FM", "no excess"}
         ``no excess`` errs and learns exactly as the normative learner of the policy.
     laws : sequence of Law
-        Of sessions with EEG, taken in turn.
+        Of sessions with EEG; those of the same group are taken in turn, all of them where there are none or for ``no excess``.
     table : PolicyTable
     sessions : int
     """
     firsts: list[int | None] = []
     openings, hours = 0, 0.0
+    own = [law for law in laws if law.group == who] or laws
     for number in range(sessions):
-        opened, lasted_s = _session(who, laws[number % len(laws)], table, _BASE_SEED + number)
+        opened, lasted_s = _session(who, own[number % len(own)], table, _BASE_SEED + number)
         firsts.append(opened[0] if opened else None)
         openings += len(opened)
         hours += lasted_s / 3600.0
@@ -103,7 +108,7 @@ def _session(who: Who, law: Law, table: PolicyTable, seed: int) -> tuple[list[in
         innocuous=settings.innocuous_intensity,
     )
     rng = np.random.default_rng([seed, 7])
-    readout = _readout(law)
+    readout = _readout(law, person)
     state, wanted = PolicyState(), False
     opened = []
     for number, trial in enumerate(plan.trials, start=1):
@@ -123,8 +128,8 @@ def _session(who: Who, law: Law, table: PolicyTable, seed: int) -> tuple[list[in
     return opened, plan.trials[-1].outcome_sample / settings.sfreq_hz
 
 
-def _readout(law: Law) -> Readout:
-    """The session's readout for an index that is worked out already."""
+def _readout(law: Law, person: Person) -> Readout:
+    """The session's readout for an index that is worked out already, as if this person had been calibrated."""
     return Readout(
         names=("E",),
         median=(0.0,),
@@ -132,8 +137,8 @@ def _readout(law: Law) -> Readout:
         weights=(1e6,),
         intercept=0.0,
         sigma=law.sigma,
-        b0=law.b0,
-        b1=law.b1,
+        b0=law.b0 + law.slope * (person.persistence - law.persistence),
+        b1=max(0.0, law.b1 + law.slope * (person.gain - law.gain)),
         n_trials=80,
-        r_cv=0.0,
+        r_cv=law.r_cv,
     )

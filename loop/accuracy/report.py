@@ -77,7 +77,7 @@ NOTES: Final = (
     "z: index minus what markers let one expect, in the readout's sd, where |d| < 0.3; it fits where KS p > 0.01",
     "non-causal bound: our filters, trials and ridge with zero-phase bands and windows that follow the source's own course",
     "oracle: besides, the source's true topography and weights learned from the truth of the other test trials",
-    "gates over 200 sessions: trial by trial with the measured single-trial law, the policy's own code, no EEG",
+    "gates over 200 sessions: trial by trial with the measured law of a session of that group, the policy's own code, no EEG",
     "a calibration that said `do not go on` is used here all the same; a user would not",
 )
 

@@ -125,13 +125,25 @@ def test_intervals_are_students_and_paired() -> None:
 def test_gates_open_for_a_persisting_error_and_rarely_without_excess() -> None:
     """A readout as good as r = .5 on trials, calibrated without bias."""
     table = SCENES[0].config().policy
-    law = Law(offset=0.1, slope=0.3, noise=0.15, b0=0.1, b1=0.3, sigma=0.15)
+    law = Law(offset=0.1, slope=0.3, noise=0.15, b0=0.1, b1=0.3, sigma=0.15, r_cv=0.4, group="", persistence=0.0, gain=1.0)
     persisting, none = gated("FM", [law], table, 100), gated("no excess", [law], table, 100)
     assert persisting == gated("FM", [law], table, 100)
     assert persisting.within > 0.75
     assert none.ever < 0.35
     assert none.an_hour < 0.8
     assert none.ever_low < none.ever < none.ever_high
+
+
+def test_who_is_played_is_judged_by_a_calibration_of_their_own() -> None:
+    """What remains of an error and its gain are no excess, for a calibration has them in its offset and slope."""
+    plain = Law(offset=0.1, slope=0.3, noise=0.15, b0=0.1, b1=0.3, sigma=0.15, r_cv=0.4, group="", persistence=0.0, gain=1.0)
+    law = msgspec.structs.replace(plain, b0=0.145, b1=0.345, persistence=0.15, gain=1.15, group="FM")
+    table = SCENES[0].config().policy
+    for who in ("FM", "no excess"):
+        assert gated(who, [law], table, 20) == gated(who, [plain], table, 20)
+    deaf = msgspec.structs.replace(law, slope=0.0, b1=0.0, r_cv=0.0, group="HC")
+    assert gated("FM", [deaf, law], table, 20) == gated("FM", [law], table, 20)
+    assert gated("HC", [deaf, law], table, 20).ever == 0.0
 
 
 def test_epochs_come_through_mne_realtime_as_they_were_sent() -> None:

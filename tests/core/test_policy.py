@@ -149,6 +149,55 @@ def test_a_readout_takes_the_place_of_the_null() -> None:
     assert after.evidence == 0.0
 
 
+# E is the feature, b0 = 0, sigma = 1.
+FIRM = Readout(
+    names=("f",), median=(0.0,), scale=(10.0,), weights=(10.0,), intercept=0.0, sigma=1.0, b0=0.0, b1=1.0, n_trials=82, r_cv=0.6
+)  # fmt: skip
+
+
+def test_with_a_readout_an_outcome_adds_its_log_likelihood_ratio_by_hand() -> None:
+    assert FIRM.firmness == pytest.approx(1.0 - 0.64 / (0.36 * 80))
+    state, first = score(TABLE, PolicyState(), Happened(1, "H", 1.0), (1.5,), "", FIRM)
+    # Nobody knows anything of H yet: both are surprised by .5, and what remains of an error where all was as told is .1.
+    shift = FIRM.firmness * 0.1
+    assert first.evidence == pytest.approx(2.4 * shift * (1.0 - shift / 2.0))
+    _, second = score(TABLE, state, Happened(2, "H", 1.0), (1.5,), "", FIRM)
+    # They believe .625 and .54 now; the slower one would be surprised by .085 more.
+    shift = FIRM.firmness * ((1.0 - 0.54) - (1.0 - 0.625) + 0.1)
+    assert second.excess == pytest.approx(1.5 - 0.375)
+    assert second.evidence == pytest.approx(first.evidence + 2.4 * shift * (1.125 - shift / 2.0))
+
+
+def test_no_outcome_counts_for_more_than_half_a_deviation_would() -> None:
+    steep = msgspec.structs.replace(FIRM, b1=60.0)
+    _, said = score(TABLE, PolicyState(), Happened(1, "H", 1.0), (34.0,), "", steep)
+    assert said.excess == pytest.approx(4.0)
+    assert said.evidence == pytest.approx(2.4 * 0.5 * (4.0 - 0.25))
+    assert policy.shift_of(steep, 0.9, 0.1) == -0.5
+
+
+@pytest.mark.parametrize(("r_cv", "n_trials"), [(-0.5, 80), (0.0, 80), (0.1, 80), (0.9, 2)])
+def test_a_readout_that_may_know_nothing_gives_no_evidence(r_cv: float, n_trials: int) -> None:
+    loose = msgspec.structs.replace(FIRM, r_cv=r_cv, n_trials=n_trials)
+    state = PolicyState()
+    for event in range(1, 50):
+        state, _ = score(TABLE, state, Happened(event, "H", 1.0), (4.0,), "", loose)
+    assert state.evidence == 0.0
+
+
+def test_outcomes_count_where_a_slow_learner_is_still_surprised() -> None:
+    """Twenty sure outcomes, then their reverse: the same excess weighs most some outcomes after it, least on its first."""
+    state, shifts = PolicyState(), []
+    for event in range(1, 100):
+        happened = Happened(event, "H", float(event <= 20))
+        slow = policy.surprise_of(state.slow_belief, happened)
+        shifts.append(policy.shift_of(FIRM, policy.surprise_of(state.belief, happened), slow))
+        state, _ = score(TABLE, state, happened, (0.0,), "", FIRM)
+    assert 25 <= 1 + int(np.argmax(shifts)) <= 30
+    assert shifts[20] < shifts[-1] < 0.3 * max(shifts)
+    assert shifts[-1] == pytest.approx(0.1 * FIRM.firmness, abs=0.02)
+
+
 def test_the_null_has_the_moments_of_what_it_was_given() -> None:
     draws = np.random.default_rng(1).normal([3.0, -20.0], [2.0, 0.1], size=(300, 2))
     null = Null()

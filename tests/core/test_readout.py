@@ -45,6 +45,20 @@ def test_pooling_helps_where_all_features_show_the_same() -> None:
     assert np.mean(pooled) > np.mean(plain)
 
 
+@pytest.mark.parametrize("slope", [0.0, 0.6])
+def test_sigma_is_the_noise_of_these_weights_on_new_trials(slope: float) -> None:
+    rng = np.random.default_rng(5)
+    ratios = []
+    for _ in range(150):
+        readout = fit_readout(NAMES, *trials(rng, slope))
+        unseen, truth = trials(rng, slope, 400)
+        value = np.array([readout.apply(row) for row in unseen.tolist()])
+        line = np.polynomial.Polynomial.fit(truth, value, 1)
+        ratios.append(np.std(value - line(truth), ddof=2) / readout.sigma)
+    print(f"\nnoise on new trials / sigma, slope {slope}: {np.mean(ratios):.3f}")
+    assert np.mean(ratios) == pytest.approx(1.0, abs=0.03)
+
+
 def test_cross_validation_is_hardly_below_zero_where_there_is_nothing_and_right_where_there_is() -> None:
     rng = np.random.default_rng(4)
     nothing = [fit_readout(NAMES, *trials(rng, 0.0)).r_cv for _ in range(150)]
