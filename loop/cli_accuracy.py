@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from devices.mock.patient_settings import Group
 from loop.cli import JsonOption
+
+_GATED: Final[tuple[Group, ...]] = ("normative", "HC", "FM")
 
 
 def register(app: typer.Typer) -> None:
@@ -19,10 +22,15 @@ def register(app: typer.Typer) -> None:
 
 
 def accuracy(
-    seeds: Annotated[int, typer.Option(help="Simulated patients a scene.", min=3, max=500)] = 20,
+    seeds: Annotated[
+        int | None, typer.Option(help="Simulated patients a scene [default: 20; 200 with --gates].", min=3, max=500)
+    ] = None,
     first: Annotated[int | None, typer.Option(metavar="SEED", help="Their first seed.", min=0, max=2**31)] = None,
     short: Annotated[bool, typer.Option("--short", help="The main scenes and the shipped estimator alone.")] = False,
     harm: Annotated[bool, typer.Option("--harm", help="The harm guard's power instead (two minutes).")] = False,
+    gates: Annotated[
+        bool, typer.Option("--gates", help="Instead: whole sessions of FM, HC and of nobody's excess, to count gates in.")
+    ] = False,
     development: Annotated[
         bool, typer.Option("--development", help="Seeds that settings may be compared on; the others never are.")
     ] = False,
@@ -32,8 +40,8 @@ def accuracy(
     """Say how well the index follows the error of patients whose truth is known, against baselines and controls.
 
     Every patient rests, plays the instructed block that calibrates, and is then judged on blocks V and P, once for each size
-    of the error and each control. The whole of it (20 seeds) takes about half an hour on two cores, --short four minutes; the
-    same seeds give the same figures.
+    of the error and each control. The whole of it (20 seeds) takes about half an hour on two cores, as --gates does, --short
+    four minutes; the same seeds give the same figures.
 
     Example: `cereloop accuracy --seeds 20 --figure accuracy.svg`
     """
@@ -49,10 +57,14 @@ def accuracy(
             render_harm(power, console)
         return
     from loop.accuracy import bench, scenes
-    from loop.accuracy.report import draw, render, report_of
+    from loop.accuracy.report import draw, gates_of, render, render_gates, report_of
 
-    chosen = scenes.short_form() if short else scenes.long_form()
-    columns = bench.SHORT_COLUMNS if short else bench.COLUMNS
+    chosen, columns = scenes.long_form(), bench.COLUMNS
+    if gates:
+        chosen, columns = tuple(scenes.of_group(group) for group in _GATED), ()
+    elif short:
+        chosen, columns = scenes.short_form(), bench.SHORT_COLUMNS
+    seeds = seeds or (200 if gates else 20)
     start = first if first is not None else scenes.FIRST_DEVELOPMENT_SEED if development else scenes.FIRST_SEED
     bar = Progress(
         TextColumn("{task.description}"),
@@ -66,6 +78,13 @@ def accuracy(
     with bar:
         task = bar.add_task("playing", total=seeds * len(chosen))
         sessions = bench.run(chosen, range(start, start + seeds), lambda n: bar.update(task, completed=n), columns)
+    if gates:
+        counted = gates_of(sessions, _GATED)
+        if as_json:
+            typer.echo(msgspec.json.encode(counted).decode())
+        else:
+            render_gates(counted, console)
+        return
     report = report_of(sessions, chosen, scenes.long_form()[0].config().policy)
     if figure is not None:
         draw(report, figure)

@@ -31,6 +31,11 @@ def _state(name: str, value: _Value, unit: str, status: Status, source: str) -> 
     return value
 
 
+def _by_group(CC: float = 1.0, FM: float = 1.0) -> dict[str, float]:  # noqa: N803
+    """Healthy people and the normative learner at 1."""
+    return {"HC": 1.0, "CC": CC, "FM": FM, "normative": 1.0}
+
+
 # ---- head
 
 SHELLS: Final = _state(
@@ -136,26 +141,31 @@ INNOCUOUS: Final = _state("innocuous stimulus", 0.3, "of the calibrated noxious 
 # ---- belief and behaviour
 
 BELIEF_START: Final = _state("belief before learning", 0.5, "", "A", "")
-BELIEF_NOISE: Final = _state("belief noise", 0.12, "sd a trial", "A", "without it markers explain everything")
+BELIEF_NOISE: Final = _state(
+    "belief noise", {"HC": 0.12, "CC": 0.12, "FM": 0.12, "normative": 0.0}, "sd a trial", "A",
+    "without it markers explain everything",
+)  # fmt: skip
 TRAITS: Final = _state(
     "learning rate, persistence, gain of the error",
     {
         "HC": (0.25, 0.08, 0.03, 0.03, 1.0, 0.15),
         "CC": (0.22, 0.08, 0.06, 0.05, 1.1, 0.2),
         "FM": (0.08, 0.04, 0.15, 0.08, 1.15, 0.2),
+        "normative": (0.25, 0.0, 0.0, 0.0, 1.0, 0.0),
     },
     "mean and sd of alpha, p, g; |PE| = g |u - v| + p",
     "A",
-    "direction S: Meulders 2015-18, Jenewein 2013 (slower acquisition, impaired extinction); sizes invented",
+    "direction S: Meulders 2015-18, Jenewein 2013 (slower acquisition, impaired extinction); sizes invented; normative: "
+    "nobody, but the learner that the evidence is measured against, so that every gate of theirs is false",
 )
 ALPHA_LIMITS: Final = _state("limits of the learning rate", (0.02, 0.6), "", "A", "what is drawn beyond is moved there")
 GAIN_LEAST: Final = _state("least gain of the error", 0.2, "", "A", "")
-VERTEX_GAIN: Final = _state("N2-P2 by group", {"HC": 1.0, "CC": 1.3, "FM": 1.0}, "times", "A", "contested: de Tommaso 2011-17")
-MUSCLE_GAIN: Final = _state("muscle by group", {"HC": 1.0, "CC": 1.5, "FM": 1.0}, "times", "A", "anxiety; size invented")
-PAIN_GAIN: Final = _state("pain by group", {"HC": 1.0, "CC": 1.0, "FM": 1.3}, "times", "A", "hyperalgesia E; size invented")
-ALPHA_GAIN: Final = _state("alpha by group", {"HC": 1.0, "CC": 1.0, "FM": 0.8}, "times", "S", "Villafaina 2019: alpha-2 down")
+VERTEX_GAIN: Final = _state("N2-P2 by group", _by_group(CC=1.3), "times", "A", "contested: de Tommaso 2011-17")
+MUSCLE_GAIN: Final = _state("muscle by group", _by_group(CC=1.5), "times", "A", "anxiety; size invented")
+PAIN_GAIN: Final = _state("pain by group", _by_group(FM=1.3), "times", "A", "hyperalgesia E; size invented")
+ALPHA_GAIN: Final = _state("alpha by group", _by_group(FM=0.8), "times", "S", "Villafaina 2019: alpha-2 down")
 AWARE: Final = _state(
-    "contingency awareness", {"HC": 1.0, "CC": 0.86, "FM": 0.5}, "probability", "S", "Meulders: RA patients stand in for CC"
+    "contingency awareness", _by_group(CC=0.86, FM=0.5), "probability", "S", "Meulders: RA patients stand in for CC"
 )
 PAIN_BY_EXPECTATION: Final = _state("pain that expectation makes", 0.3, "of the whole", "A", "ratings follow expectation: E")
 PAIN_INNOCUOUS: Final = _state("rating of an innocuous stimulus", 0.2, "of its intensity", "A", "")

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from devices.mock import assumptions as known
 
-Group = Literal["HC", "CC", "FM"]
+Group = Literal["HC", "CC", "FM", "normative"]
 Profile = Literal["plain", "full"]
 PeSite = Literal["posterior_fossa", "V1", "midcingulate", "wrong_lobule", "rotated"]
 Nuisance = Literal["sensory_nam", "anticipation_nam", "timing_error", "startle"]
@@ -36,6 +36,9 @@ _PROFILES: Final[dict[Profile, dict[Nuisance, float]]] = {
 
 class PatientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who is simulated, and what is recorded.
+
+    `group` is healthy control, chronic pain control, fibromyalgia, or ``normative``: nobody real, but who learns and errs
+    exactly as the learner that the evidence is measured against.
 
     `pe_amplitude_nam` is the size of the sources that go with the error, in nAm at |PE| = 1 (0: there are none), and `pe_site`
     where they lie: the posterior fossa, or a control place (``wrong_lobule`` is VIIb in place of Crus I, ``rotated`` VIIb

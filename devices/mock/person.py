@@ -51,6 +51,7 @@ class Person:
         self.muscle_gain = known.MUSCLE_GAIN[group]
         self.pain_gain = known.PAIN_GAIN[group]
         self.alpha_gain = known.ALPHA_GAIN[group]
+        self._belief_noise = known.BELIEF_NOISE[group]
         self._beliefs: dict[str, float] = {}
         self._fast = self._slow = 0.0
         self._recent = known.STATE_MIDDLE
@@ -65,7 +66,7 @@ class Person:
 
     def learn(self, key: str, expected: float, delta: float, noise: float) -> None:
         """Move the belief about `key`; `noise` has sd 1."""
-        learned = expected + self.alpha * (1.0 + self.effect) * delta + known.BELIEF_NOISE * noise
+        learned = expected + self.alpha * (1.0 + self.effect) * delta + self._belief_noise * noise
         self._beliefs[key] = min(1.0, max(0.0, learned))
 
     def forget(self, key: str) -> None:

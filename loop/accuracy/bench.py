@@ -20,7 +20,7 @@ from devices.mock.person import Person
 from loop.accuracy import columns
 from loop.accuracy.metrics import auc, correlation, partial
 from loop.accuracy.play import Played, play
-from loop.accuracy.scenes import JUDGED_BLOCKS, Scene, group_of
+from loop.accuracy.scenes import JUDGED_BLOCKS, Scene
 
 Float64s = npt.NDArray[np.float64]
 
@@ -34,8 +34,8 @@ BOUND: Final = "non-causal bound"
 ORACLE: Final = "oracle"
 MARKERS: Final = "markers alone"
 FUSED: Final = "fused"
-COLUMNS: Final = (OURS, NO_MUSCLE, NO_MODEL, RAW, RIDGE, TEMPLATE, BOUND, ORACLE, MARKERS, FUSED)
-SHORT_COLUMNS: Final = (OURS, RAW, BOUND, MARKERS, FUSED)
+COLUMNS: Final[tuple[str, ...]] = (OURS, NO_MUSCLE, NO_MODEL, RAW, RIDGE, TEMPLATE, BOUND, ORACLE, MARKERS, FUSED)
+SHORT_COLUMNS: Final[tuple[str, ...]] = (OURS, RAW, BOUND, MARKERS, FUSED)
 
 _PROCESSES: Final = 2
 _EXPECTED: Final = 0.3
@@ -72,7 +72,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     """One seed in one scene.
 
     `z_mean`, `z_sd` and `z_p` (Kolmogorov–Smirnov against the standard normal) are of z on outcomes that the markers expected;
-    `gates` counts openings in `hours`, `first_gate` is the outcome of the first (None: never); `valid` is the share of judged
+    `gates` are the outcomes at which one opened, counted from 1, in `hours`; `valid` is the share of judged
     outcomes that the estimate rests on, `delay_s` the longest time from outcome to decision.
     """
 
@@ -84,8 +84,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     z_mean: float
     z_sd: float
     z_p: float
-    gates: int
-    first_gate: int | None
+    gates: tuple[int, ...]
     hours: float
     valid: float
     r_cv: float
@@ -194,12 +193,13 @@ def _judge(scene: Scene, seed: int, played: Played, own: columns.Ours, values: d
     readout = own.readout
     slope, offset = np.polyfit(truth[sound], own.estimate[sound], 1)
     noise = float(np.std(own.estimate[sound] - offset - slope * truth[sound], ddof=2))
-    person = Person(scene.settings(seed))
+    settings = scene.settings(seed)
+    person = Person(settings)
     first, last = played.learned[0].outcome_sample, played.learned[-1].outcome_sample
     return Session(
         scene=scene.name,
         seed=seed,
-        group=group_of(seed),
+        group=settings.group,
         scores=scores,
         law=Law(
             offset=float(offset),
@@ -209,15 +209,14 @@ def _judge(scene: Scene, seed: int, played: Played, own: columns.Ours, values: d
             b1=readout.b1,
             sigma=readout.sigma,
             r_cv=readout.r_cv,
-            group=group_of(seed),
+            group=settings.group,
             persistence=person.persistence,
             gain=person.gain,
         ),
         z_mean=float(z.mean()),
         z_sd=float(z.std(ddof=1)),
         z_p=float(stats.kstest(z, "norm").pvalue),
-        gates=len(own.gates),
-        first_gate=own.gates[0] if own.gates else None,
+        gates=own.gates,
         hours=(last - first) / played.layout.sfreq_hz / 3600.0,
         valid=float(np.isfinite(own.estimate[judged]).mean()),
         r_cv=readout.r_cv,

@@ -32,7 +32,6 @@ Who = Literal["HC", "CC", "FM", "no excess"]
 WITHIN: Final = 60
 
 _BLOCKS: Final[tuple[BlockName, ...]] = ("A", "P", "V")
-_NORMATIVE_RATE: Final = 0.25
 _BASE_SEED: Final = 1_000_000
 
 
@@ -63,15 +62,15 @@ def gated(who: Who, laws: Sequence[Law], table: PolicyTable, sessions: int) -> G
     table : PolicyTable
     sessions : int
     """
-    firsts: list[int | None] = []
-    openings, hours = 0, 0.0
     own = [law for law in laws if law.group == who] or laws
-    for number in range(sessions):
-        opened, lasted_s = _session(who, own[number % len(own)], table, _BASE_SEED + number)
-        firsts.append(opened[0] if opened else None)
-        openings += len(opened)
-        hours += lasted_s / 3600.0
-    known = [first for first in firsts if first is not None]
+    played = [_session(who, own[number % len(own)], table, _BASE_SEED + number) for number in range(sessions)]
+    return counted(who, [opened for opened, _ in played], sum(lasted_s for _, lasted_s in played) / 3600.0)
+
+
+def counted(who: str, opened: Sequence[Sequence[int]], hours: float) -> Gated:
+    """Sum up at which outcomes the gates of each session opened, counted from 1, in so many hours altogether."""
+    sessions = len(opened)
+    known = [gates[0] for gates in opened if gates]
     soon = sum(first <= WITHIN for first in known)
     within_low, within_high = wilson(soon, sessions)
     ever_low, ever_high = wilson(len(known), sessions)
@@ -84,18 +83,16 @@ def gated(who: Who, laws: Sequence[Law], table: PolicyTable, sessions: int) -> G
         ever=len(known) / sessions,
         ever_low=ever_low,
         ever_high=ever_high,
-        an_hour=openings / hours,
+        an_hour=sum(map(len, opened)) / hours,
         median_trial=float(np.median(known)) if known else None,
     )
 
 
 def _session(who: Who, law: Law, table: PolicyTable, seed: int) -> tuple[list[int], float]:
     """Outcomes at which a gate opened, counted from 1, and how long the session lasted."""
-    group: Group = "HC" if who == "no excess" else who
+    group: Group = "normative" if who == "no excess" else who
     settings = PatientSettings(seed=seed, group=group, blocks=_BLOCKS, rounds=1, rest_s=0.0)
     person = Person(settings)
-    if who == "no excess":
-        person.alpha, person.persistence, person.gain = _NORMATIVE_RATE, 0.0, 1.0
     plan = timetable(
         np.random.default_rng([seed, 1]),
         load_task(settings.task),
@@ -117,7 +114,7 @@ def _session(who: Who, law: Law, table: PolicyTable, seed: int) -> tuple[list[in
         error = person.error(u - expected)
         noise, wander = rng.standard_normal(2).tolist()
         if trial.told is None:
-            person.learn(trial.cue, expected, u - expected, 0.0 if who == "no excess" else wander)
+            person.learn(trial.cue, expected, u - expected, wander)
         value = law.offset + law.slope * error + law.noise * noise
         state, _ = policy.score(table, state, Happened(number, trial.cue, u, trial.told), (value,), "", readout)
         wants = policy.judge(table, state).wanted == "open"

@@ -43,12 +43,11 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
         """The patient of one seed."""
         return PatientSettings(
             seed=seed,
-            group=group_of(seed),
             blocks=BLOCKS,
             rounds=1,
             rest_s=REST_S,
             duration_s=_LONGEST_S,
-            **self.patient,
+            **{"group": group_of(seed), **self.patient},
         )
 
     def config(self, *overrides: str) -> Config:
@@ -91,6 +90,11 @@ def controls() -> tuple[Scene, ...]:
 def long_form() -> tuple[Scene, ...]:
     """All scenes."""
     return (*effects("plain"), *controls(), *effects("full"))
+
+
+def of_group(group: Group, size_nam: float = CONTROL_NAM) -> Scene:
+    """Sessions of one group alone, to count gates in."""
+    return Scene(name=group, patient={"profile": "plain", "pe_amplitude_nam": size_nam, "group": group})
 
 
 def short_form() -> tuple[Scene, ...]:
