@@ -63,12 +63,12 @@ def judge(params: Params, state: State, t_ns: int, readback: Readback) -> Verdic
 def _spell(params: Params, since_ns: int, seen_ns: int, t_ns: int, bad: str) -> tuple[int, int]:
     """Since when something has been bad, and when it last was.
 
-    A spell is over only when nothing bad has been seen for as long as a spell must last to count: a loose lead that closes for
-    moments is still a loose lead.
+    A spell is over only when nothing bad has been seen for half as long again as one must last to count: a loose lead that
+    closes for moments is still a loose lead, also one that opens and closes just too fast for a single opening to count.
     """
     if bad:
         return (t_ns if since_ns == NEVER else since_ns), t_ns
-    if since_ns == NEVER or t_ns - seen_ns > params.sustain_ns:
+    if since_ns == NEVER or t_ns - seen_ns > params.sustain_ns * 3 // 2:
         return NEVER, NEVER
     return since_ns, seen_ns
 

@@ -93,7 +93,9 @@ def judged(rig: Rig, row: Row, case: Case, seed: str, flowed: bool) -> Run:
     peak = max([meter.peak_ua, *(abs(record.current_ua) for record in rig.records)])
     dose = gate_dose(rig.config.stimulation) if rig.config.stimulation is not None else None
     beyond = max(0.0, meter.charge_uc - (dose.charge_uc if dose is not None else 0))
-    zero_s = _to_zero(rig, from_ns) if answer in ("S0", "S1", "S2", "ended") else None
+    # Where the current may go on, a gate that is over by itself ends by its own ramp, in its own time.
+    in_time = ("S0", "S1", "S2") if "on" in (case.answers or row.answers) else ("S0", "S1", "S2", "ended")
+    zero_s = _to_zero(rig, from_ns) if answer in in_time else None
     wrong = _wrong(rig, row, case, answer, flowed=flowed) or _late(zero_s, bound_s) or case.check(rig)
     return Run(
         row=row.id,

@@ -55,7 +55,8 @@ def _pair(first: str, second: str) -> Scene:
             rig.at(at_ns[name], lambda name=name: HALVES[name].act(rig, rng))  # type: ignore[misc]
         return Case(now_ns, bound_s=bound(first, second, delays), answers=answers(first, second, delays))
 
-    least_ua = 120.0 if second == "impedance rise" else 0.0
+    # What is nearly over needs no answer: from 20 uA the ramp takes longer than the device needs to notice a dead guard.
+    least_ua = 120.0 if second == "impedance rise" else 20.0
     return Scene(act, "current", least_ua)
 
 

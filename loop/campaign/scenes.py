@@ -19,6 +19,7 @@ from devices.stimulator import StopClass
 from devices.units import NS_PER_MS, NS_PER_S
 from loop.campaign.rig import LABELS, RATE_HZ, Rig, layout
 from loop.events import Chunk, Features, Incident, Marker, Outcome, RecorderLost, SourceLost
+from loop.gate import Phase
 
 When = Literal["current", "any", "rising", "moving"]
 HOUR_NS: Final = 3600 * NS_PER_S
@@ -379,7 +380,7 @@ def _stuck(rig: Rig, rng: random.Random) -> Case:
 
 def _impedance(rig: Rig, rng: random.Random) -> Case:
     texts = ["impedance_rise:over_s=0,factor={6..20}", "short:ohm={10..250}"]
-    if rig.level_ua >= _BRIDGE_SHOWS_UA:
+    if rig.level_ua >= _BRIDGE_SHOWS_UA and rig.gate_phase is not Phase.RAMP_DOWN:
         texts.append("bridge:over_s=0")
     text = rng.choice(texts)
     return Case(rig.inject(filled(text, rng)))

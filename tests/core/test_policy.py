@@ -160,19 +160,19 @@ def test_with_a_readout_an_outcome_adds_its_log_likelihood_ratio_by_hand() -> No
     state, first = score(TABLE, PolicyState(), Happened(1, "H", 1.0), (1.5,), "", FIRM)
     # Nobody knows anything of H yet: both are surprised by .5, and what remains of an error where all was as told is .1.
     shift = FIRM.firmness * 0.1
-    assert first.evidence == pytest.approx(2.4 * shift * (1.0 - shift / 2.0))
+    assert first.evidence == pytest.approx(2.1 * shift * (1.0 - shift / 2.0))
     _, second = score(TABLE, state, Happened(2, "H", 1.0), (1.5,), "", FIRM)
     # They believe .625 and .54 now; the slower one would be surprised by .085 more.
     shift = FIRM.firmness * ((1.0 - 0.54) - (1.0 - 0.625) + 0.1)
     assert second.excess == pytest.approx(1.5 - 0.375)
-    assert second.evidence == pytest.approx(first.evidence + 2.4 * shift * (1.125 - shift / 2.0))
+    assert second.evidence == pytest.approx(first.evidence + 2.1 * shift * (1.125 - shift / 2.0))
 
 
 def test_no_outcome_counts_for_more_than_half_a_deviation_would() -> None:
     steep = msgspec.structs.replace(FIRM, b1=60.0)
     _, said = score(TABLE, PolicyState(), Happened(1, "H", 1.0), (34.0,), "", steep)
     assert said.excess == pytest.approx(4.0)
-    assert said.evidence == pytest.approx(2.4 * 0.5 * (4.0 - 0.25))
+    assert said.evidence == pytest.approx(2.1 * 0.5 * (4.0 - 0.25))
     assert policy.shift_of(steep, 0.9, 0.1) == -0.5
 
 

@@ -93,6 +93,17 @@ def test_a_loose_lead_is_cut_however_fast_it_chatters(hz: float) -> None:
     assert time_to_zero([record for record in bench.records if record.t_ns >= from_ns], from_ns) <= 0.40
 
 
+def test_a_lead_that_opens_just_too_briefly_for_one_opening_to_count_is_cut_at_the_second() -> None:
+    for step in range(40):
+        bench = MockBench(1)
+        bench.to_hold()
+        bench.run(0.001 * (step % 7))
+        from_ns = bench.model.inject(faults.parse(f"chatter:hz={4.2 + 0.03 * step}"))
+        bench.run(1.0, until="latched")
+        bench.run(0.5)
+        assert time_to_zero([record for record in bench.records if record.t_ns >= from_ns], from_ns) <= 0.40
+
+
 def test_an_undisturbed_gate_meets_no_stop_and_its_dose_is_that_of_the_meter() -> None:
     bench = MockBench(3)
     bench.to_hold()
