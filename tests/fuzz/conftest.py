@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def inputs(request: pytest.FixtureRequest) -> int:
     """How many inputs each parser gets."""
     return int(request.config.getoption("--inputs"))
