@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import msgspec
 
@@ -10,6 +11,8 @@ from devices.guard_state import NEVER, Params, Phase, State
 from devices.limits import OPEN_ABOVE_OHM
 from devices.stimulator import DeviceState, Readback, StopClass
 from devices.units import NS_PER_S
+
+_FORGOTTEN: Final = 3
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -63,12 +66,12 @@ def judge(params: Params, state: State, t_ns: int, readback: Readback) -> Verdic
 def _spell(params: Params, since_ns: int, seen_ns: int, t_ns: int, bad: str) -> tuple[int, int]:
     """Since when something has been bad, and when it last was.
 
-    A spell is over only when nothing bad has been seen for half as long again as one must last to count: a loose lead that
-    closes for moments is still a loose lead, also one that opens and closes just too fast for a single opening to count.
+    A spell is over only when nothing bad has been seen for three times as long as one must last to count: a loose lead that
+    closes for moments is still a loose lead, also where each opening is just too short to count by itself.
     """
     if bad:
         return (t_ns if since_ns == NEVER else since_ns), t_ns
-    if since_ns == NEVER or t_ns - seen_ns > params.sustain_ns * 3 // 2:
+    if since_ns == NEVER or t_ns - seen_ns > _FORGOTTEN * params.sustain_ns:
         return NEVER, NEVER
     return since_ns, seen_ns
 

@@ -123,6 +123,17 @@ def test_a_short_deviation_is_no_fault() -> None:
     assert bench.phase == "live"
 
 
+def test_short_deviations_that_come_again_are_a_fault() -> None:
+    bench = Bench().to_live(100)
+    bench.device.added_ua = -60.0
+    bench.run(0.09)
+    bench.device.added_ua = 0.0
+    bench.run(0.2)
+    assert bench.phase == "live"
+    bench.device.added_ua = -60.0
+    bench.run(0.05, until="latched")
+
+
 def test_current_though_none_is_commanded_latches_in_every_phase_at_zero() -> None:
     for prepare in (Bench.to_safe, Bench.to_armed, Bench.to_live):
         bench = prepare(Bench())
