@@ -142,7 +142,7 @@ class PolicyTable(_Table, frozen=True):
 
     Without a calibration each outcome adds ``index - expected_offset - expected_gain * surprise - drift`` (standard
     deviations), never below zero. With one, what is expected comes from its readout, and each outcome adds its log
-    likelihood ratio, somebody whose error persists against the normative learner, 2.1 for a nat; see `loop.policy`. The
+    likelihood ratio, somebody whose error persists against the normative learner, 2.4 for a nat; see `loop.policy`. The
     gate is wanted open at `threshold`, closed again at `release`, on at least `min_outcomes` valid outcomes of this SENSE
     window. Between two gates lie at least `refractory_s`; current flows at most `max_duty` of any `duty_window_s`.
     """
