@@ -88,7 +88,7 @@ def simulate(
     config: ConfigOption = None,
     overrides: SetOption = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the simulated patient.")] = None,
-    group: Annotated[str | None, typer.Option(help="Patient's group: HC, CC or FM.")] = None,
+    group: Annotated[str | None, typer.Option(help="Patient's group: HC, CC, FM or normative (no excess error).")] = None,
     duration: Annotated[float | None, typer.Option(help="Simulated seconds.")] = None,
     arm: Annotated[str | None, typer.Option(help="closed_loop, open_loop, sham, yoked or feedback_only.")] = None,
     out: OutOption = None,
@@ -272,9 +272,6 @@ def _finish_if_heard(path: Path, as_json: bool) -> None:
         finish(path, as_json, None, ())
         sys.stdout.flush()
     except OSError as error:
-        # What is still buffered would be tried again at exit, and fail then.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         fail(f"nobody takes the summary ({error.strerror or error}); `cereloop show {path}` prints it")
 
 
@@ -359,6 +356,25 @@ def _whole_app() -> typer.Typer:
 
 def main() -> None:
     """Run the command line; bad input ends in one sentence, never in a traceback."""
+    try:
+        _run_app()
+    finally:
+        _flush_or_drop()
+
+
+def _flush_or_drop() -> None:
+    """What nobody takes any more is dropped: flushed at Python's own exit it would fail, and replace the exit code by 120."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is None:
+            continue
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _run_app() -> None:
     try:
         _whole_app()()
     except ImportError as error:

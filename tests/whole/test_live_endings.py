@@ -26,17 +26,29 @@ import sys
 from pathlib import Path
 import loop.run
 path, how = Path(sys.argv.pop(1)), sys.argv.pop(1)
-loop.run.live = lambda *_: (path, how == "zero")
+from loop.errors import ZeroUnconfirmedError
+
+def live(*_):
+    if how == "broken":
+        print("a line that nobody reads")
+        raise ZeroUnconfirmedError("the session broke off: no room")
+    return path, how == "zero"
+
+loop.run.live = live
 from loop import cli
 cli.main()
 """
+
+
+# As a user's shell has it: what is printed is buffered, and may still be so when Python ends.
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
 
 def ended(path: Path, how: str, *arguments: str) -> list[str]:
     return [sys.executable, "-c", ENDED, str(path), how, "live", "--config", str(MOCK), *arguments]
 
 
-@pytest.mark.parametrize(("how", "code"), [("zero", 0), ("unconfirmed", 4)])
+@pytest.mark.parametrize(("how", "code"), [("zero", 0), ("unconfirmed", 4), ("broken", 4)])
 @pytest.mark.parametrize("style", ["text", "json"])
 def test_a_reader_who_has_gone_does_not_change_the_exit_code(simulated: Path, how: str, code: int, style: str) -> None:
     reading, writing = os.pipe()
@@ -44,10 +56,11 @@ def test_a_reader_who_has_gone_does_not_change_the_exit_code(simulated: Path, ho
     with os.fdopen(writing, "wb") as out:
         command = ended(simulated, how, *(["--json"] if style == "json" else []))
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, text=True, timeout=120, check=False
-        )
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, text=True, timeout=120, check=False,
+            env=BUFFERED,
+        )  # fmt: skip
     assert done.returncode == code, done.stderr
-    assert "cereloop show" in done.stderr
+    assert ("cereloop show" in done.stderr) == (how != "broken")
     assert ("NOT confirmed" in done.stderr) == (code == 4)
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
@@ -57,7 +70,8 @@ def test_a_reader_who_has_gone_does_not_change_the_exit_code(simulated: Path, ho
 def test_a_terminal_that_has_gone_does_not_change_the_exit_code(simulated: Path, how: str, code: int) -> None:
     master, slave = pty.openpty()
     os.close(master)
-    child = subprocess.Popen(ended(simulated, how), stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+    command = ended(simulated, how)
+    child = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True, env=BUFFERED)
     os.close(slave)
     assert child.wait(120) == code
 
@@ -70,8 +84,14 @@ def test_unconfirmed_zero_outweighs_a_summary_that_cannot_be_made(tmp_path: Path
     assert "NOT confirmed" in done.stderr
 
 
-def broken_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int | None) -> None:
-    """A live session whose recorder cannot be started, with a guard that then ends with `code`."""
+def broken_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int | BaseException | None) -> None:
+    """A live session whose recorder cannot be started, with a guard that then ends with `code`, or whose end is not seen."""
+
+    def close() -> int | None:
+        if isinstance(code, BaseException):
+            raise code
+        return code
+
     info = SourceInfo(kind="lsl", identity="test", simulated=True, dtype="float32")
 
     class Source:
@@ -84,7 +104,7 @@ def broken_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int | None
     def refuse(*_: object, **__: object) -> None:
         raise SessionError("no recorder")
 
-    guard = SimpleNamespace(client=None, welcome=None, close=lambda: code)
+    guard = SimpleNamespace(client=None, welcome=None, close=close)
     monkeypatch.setattr(run, "open_source", lambda _: Source())
     monkeypatch.setattr(run, "build_estimator", lambda *_: SimpleNamespace(is_stand_in=False))
     monkeypatch.setattr(run, "GuardProcess", lambda _: guard)
@@ -98,6 +118,14 @@ def test_a_session_that_breaks_off_without_confirmed_zero_says_so(
 ) -> None:
     with pytest.raises(ZeroUnconfirmedError, match="broke off: no recorder"):
         broken_off(monkeypatch, tmp_path, code)
+
+
+@pytest.mark.parametrize("missed", [KeyboardInterrupt(), OSError("no room")])
+def test_whoever_did_not_see_the_guard_end_does_not_know_of_zero(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, missed: BaseException
+) -> None:
+    with pytest.raises(ZeroUnconfirmedError, match="broke off"):
+        broken_off(monkeypatch, tmp_path, missed)
 
 
 @pytest.mark.parametrize("code", [ExitCode.ENDED, ExitCode.ENGINE_LOST])
