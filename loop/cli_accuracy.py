@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from devices.mock.patient_settings import Group
-from loop.cli import JsonOption
+from loop.cli import Exit, JsonOption, fail
 
 _GATED: Final[tuple[Group, ...]] = ("normative", "HC", "FM")
 
@@ -46,6 +46,9 @@ def accuracy(
     Example: `cereloop accuracy --seeds 20 --figure accuracy.svg`
     """
     console = Console()
+    if gates and (harm or short or figure is not None):
+        fail("--gates goes with --seeds, --first, --development and --json alone; leave out --harm, --short and --figure")
+        raise typer.Exit(Exit.BAD_INPUT)
     if harm:
         from loop.accuracy.harm_power import harm_power
         from loop.accuracy.harm_power import render as render_harm

@@ -224,9 +224,10 @@ class GuardProcess:
             code: int | None = self._process.wait(_GUARD_END_S)
         except subprocess.TimeoutExpired:
             return None
-        self._settings_path.unlink(missing_ok=True)
-        if code == 0:
-            self._log_path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a file left behind is nothing beside how the guard has ended
+            self._settings_path.unlink(missing_ok=True)
+            if code == 0:
+                self._log_path.unlink(missing_ok=True)
         return code
 
     def _connect(self, digest: str) -> tuple[GuardClient, link.Welcome]:
@@ -361,11 +362,15 @@ def live(config: Config, path: Path | None, screen: Screen, operator: OperatorLi
                 )
                 session.run()
             finally:
-                zero = guard is None or guard.close() in _AT_ZERO
-                if recorder is not None:
-                    recorder.close()
-        except Exception as error:
+                # Only the guard's own word makes it so: whatever interrupts the wait for it leaves zero unconfirmed.
+                zero = guard is None
+                try:
+                    zero = guard is None or guard.close() in _AT_ZERO
+                finally:
+                    if recorder is not None:
+                        recorder.close()
+        except BaseException as error:
             if zero:
                 raise
-            raise ZeroUnconfirmedError(f"the session broke off: {error}") from error
+            raise ZeroUnconfirmedError(f"the session broke off: {error or type(error).__name__}") from error
     return where, zero
