@@ -101,8 +101,8 @@ def fit_readout(
 
     `sigma` is of these weights, not of the folds': each fold has weights of its own, and what differs between them is the error
     of weights, not noise of E. It made sigma 8 % too large where E follows nothing. The residuals of E on the target hardly
-    depend on what the weights were drawn by; 1 / (1 - leverage), as for trials left out, more than makes up for the little that they
-    do: sigma is up to 3 % too wide with 80 trials, up to 10 % with 20.
+    depend on what the weights were drawn by; 1 / (1 - leverage), as for trials left out, more than makes up for the little that
+    they do: sigma is up to 3 % too wide with 80 trials, up to 10 % with 20.
     """
     sound = np.isfinite(features).all(axis=1) & np.isfinite(target)
     f, t = features[sound], target[sound]
