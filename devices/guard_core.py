@@ -6,7 +6,7 @@ The guard process drives it on the system's clock, simulation and replay on a vi
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Final, assert_never, cast
 
 from msgspec.structs import replace
 
@@ -20,6 +20,7 @@ from devices.guard_state import (
     LEASE_MS,
     Action,
     ArmDevice,
+    CurrentAction,
     Input,
     Params,
     RunGate,
@@ -145,7 +146,7 @@ class GuardCore(GuardShell):
         self.state, actions = step(self.params, self.state, t_ns, event)
         return actions
 
-    def _give(self, action: Action) -> None:
+    def _give(self, action: CurrentAction) -> None:
         device = self._stimulator
         match action:
             case SetLevel():
@@ -154,6 +155,8 @@ class GuardCore(GuardShell):
                 cast("GateStimulator", device).run_gate(action.plan)
             case ArmDevice():
                 device.arm(action.max_level_ua, action.max_slew_ua_s)
+            case _:
+                assert_never(action)
 
 
 def guard_core(settings: Settings, stimulator: Stimulator, arm_secret: bytes = b"simulation") -> GuardCore:

@@ -336,6 +336,8 @@ class Exit(msgspec.Struct, frozen=True):
     code: ExitCode
 
 
+CurrentAction = SetLevel | RunGate | ArmDevice
+"""Those that only a guard of a current takes."""
 Action = (
     SetLevel | RunGate | Heartbeat | DeviceStop | ArmDevice | DisarmDevice | ResetDevice
     | Book | Settle | Send | Announce | Exit

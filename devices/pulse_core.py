@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import assert_never
 
 from msgspec.structs import replace
 
@@ -23,6 +24,7 @@ from devices.pulse_guard_state import (
     PulseGuardState,
     PulseInput,
     PulseParams,
+    TrainAction,
     initial,
     make_pulse_params,
     report,
@@ -99,12 +101,14 @@ class PulseGuardCore(GuardShell):
         self.state, actions = step(self.params, self.state, t_ns, event)
         return actions
 
-    def _give(self, action: PulseAction) -> None:
+    def _give(self, action: TrainAction) -> None:
         match action:
             case FireTrain():
                 self._stimulator.fire(action.train, LEASE_MS)
             case ArmPulses():
                 self._stimulator.arm(action.limits)
+            case _:
+                assert_never(action)
 
 
 def pulse_guard_core(

@@ -121,6 +121,8 @@ class FireTrain(msgspec.Struct, frozen=True):
     train: Train
 
 
+TrainAction = ArmPulses | FireTrain
+"""Those that only a guard of pulses takes."""
 PulseAction = (
     ArmPulses | FireTrain | Heartbeat | DeviceStop | DisarmDevice | ResetDevice
     | BookPulses | SettlePulses | Send | Announce | Exit

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import msgspec
 import typer
@@ -32,7 +32,7 @@ from devices.stimulator import DeviceError
 from loop import __version__
 from loop.calibration.errors import CalibrationError
 from loop.config import Config, ConfigError, load
-from loop.errors import LayoutError, SessionError, ZeroUnconfirmedError
+from loop.errors import SWITCH_OFF, LayoutError, SessionError, ZeroUnconfirmedError
 from loop.estimators.errors import EstimatorError
 from loop.presets import preset_path
 from loop.sealing import SealError
@@ -62,8 +62,6 @@ app = typer.Typer(
     epilog="Exit codes: 0 done · 1 done, but not well · 2 bad input · 3 something needed is missing · "
     "4 zero current not confirmed · 130 interrupted.",
 )
-
-_SWITCH_OFF: Final = "zero current is NOT confirmed: switch the stimulator off by hand, then take off the electrodes"
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", metavar="FILE.toml", help="Configuration file.")]
 SetOption = Annotated[
@@ -171,10 +169,13 @@ def live(
     try:
         path, at_zero = run_live(chosen, out, screen, operator)
     finally:
-        operator.close()
-        screen.close()
+        # The session is over; whoever interrupts this must not change what it ended with.
+        with contextlib.suppress(OSError, KeyboardInterrupt):
+            operator.close()
+        with contextlib.suppress(OSError, KeyboardInterrupt):
+            screen.close()
     if not at_zero:
-        fail(_SWITCH_OFF)
+        fail(SWITCH_OFF)
     try:
         _finish_if_heard(path, as_json)
     finally:
@@ -391,7 +392,7 @@ def _run_app() -> None:
         sys.exit(Exit.BAD_INPUT)
     except ZeroUnconfirmedError as error:
         fail(str(error))
-        fail(_SWITCH_OFF)
+        fail(SWITCH_OFF)
         sys.exit(Exit.ZERO_UNCONFIRMED)
     except (SourceError, SessionError, DeviceError, DoseBookError) as error:
         fail(str(error))

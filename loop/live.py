@@ -10,10 +10,8 @@ import contextlib
 import gc
 import queue
 import select
-import signal
 import threading
 from collections.abc import Iterator
-from types import FrameType
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -49,6 +47,7 @@ from loop.events import (
 from loop.gate import Phase
 from loop.operator import HELP, OperatorLine
 from loop.screen import Screen
+from loop.signals import signals_noted
 from loop.sources.errors import SourceError, SourceLostError
 
 _OFFSET_EVERY_NS: Final = 5 * NS_PER_S
@@ -129,6 +128,8 @@ class LiveSession:
         Text of the calibration file; empty for none.
     allotted : Allotted, optional
         The arm, where the configuration does not say it.
+    signals : list of str, optional
+        Where signals are noted already; its own list otherwise.
 
     Raises
     ------
@@ -149,6 +150,7 @@ class LiveSession:
         outlet: Any = None,
         calibration: str = "",
         allotted: Allotted | None = None,
+        signals: list[str] | None = None,
     ) -> None:
         if not source.info.carries_time and welcome is not None and not welcome.identity.emulator:
             raise SessionError(
@@ -173,7 +175,7 @@ class LiveSession:
         self._aside: list[tuple[Input, list[Output]]] = []
         self._connected = False
         self._reopened: queue.SimpleQueue[Layout | SourceError] = queue.SimpleQueue()
-        self._signals: list[str] = []
+        self._signals = signals if signals is not None else []
         self._told_record_lost = False
         self._ended_guard = False
         self._phase: str = ""
@@ -186,7 +188,7 @@ class LiveSession:
 
     def run(self) -> None:
         """Run until the fold has finished and the guard has had time to take it in."""
-        with _signals_noted(self._signals), _quiet_collector():
+        with signals_noted(self._signals), _quiet_collector():
             self._drop_old_samples()
             if self._calibration:
                 self._feed(Calibrated(t_ns=self._clock.now_ns(), text=self._calibration))
@@ -388,22 +390,6 @@ class LiveSession:
             f"{engine.phase} · {f'code {self._blinded}' if self._blinded else shown}"
             f" · guard {self._phase or '-'}{stream}{bad} · ? help"
         )
-
-
-@contextlib.contextmanager
-def _signals_noted(noted: list[str]) -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP only leave a note: the loop ends by a ramp, never in the middle of a step."""
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        noted.append("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    saved = [(number, signal.signal(number, note)) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in saved:
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

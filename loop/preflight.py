@@ -32,8 +32,9 @@ from loop.dose_report import dose_report, path_of, sentence
 from loop.errors import LayoutError, SessionError
 from loop.estimators.errors import EstimatorError
 from loop.events import Calibrated, Chunk, Incident, SegmentStart
+from loop.guard_child import GuardProcess
 from loop.perception import Perception
-from loop.run import GuardProcess, build_estimator, calibration_text, checklist_text, open_source
+from loop.run import build_estimator, calibration_text, checklist_text, open_source
 from loop.sealing import SealError
 from loop.session_file import JournalError
 from loop.sources.errors import SourceError

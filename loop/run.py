@@ -7,7 +7,6 @@ import datetime as dt
 import importlib.metadata
 import os
 import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,27 +14,25 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from devices import checklist, link, priority, settings
-from devices.children import module_command
+from devices import checklist, priority
 from devices.clock import SystemClock, VirtualClock
-from devices.guard_state import ExitCode
-from devices.link_socket import GuardClient, GuardUnreachableError, socket_path
-from devices.pulse_settings import PulseSettings
 from loop import config as configuration
 from loop.allotment import allotment_of
 from loop.calibration import file as calibration_file
 from loop.calibration.validity import check_date
 from loop.config import Config, ConfigError
-from loop.errors import SessionError, ZeroUnconfirmedError
+from loop.errors import SWITCH_OFF, SessionError, ZeroUnconfirmedError
 from loop.estimators import registry
 from loop.estimators.protocol import Estimator
-from loop.events import Layout, Playback
+from loop.events import Layout, Playback, SourceInfo
+from loop.guard_child import AT_ZERO, GuardProcess
 from loop.inline_recorder import InlineRecorder
 from loop.live import LiveSession
 from loop.operator import OperatorLine
 from loop.recorder import ProcessRecorder
 from loop.screen import Screen
 from loop.session_file import JournalError, Mode, SessionMeta
+from loop.signals import signals_noted
 from loop.virtual import Progress, VirtualSession
 
 if TYPE_CHECKING:
@@ -43,13 +40,6 @@ if TYPE_CHECKING:
 
 SIMULATE_CHUNK_S: Final = 0.05
 REPLAY_CHUNK_S: Final = 0.1
-# Long enough for an operator's consent at the device's own screen; a guard that cannot start says so at once.
-_GUARD_START_S: Final = 120.0
-_GUARD_END_S: Final = 5.0
-_LAST_WORDS_S: Final = 2.0
-_GUARD_SAYS: Final = "cereloop guard: "
-_AT_ZERO: Final = (ExitCode.ENDED, ExitCode.ENGINE_LOST)
-"""A guard that was killed, broke, or is still busy has not confirmed zero."""
 _SOFTWARE: Final = ("cereloop", "numpy", "scipy", "mne", "mne-realtime", "pylsl", "msgspec", "pyserial")
 
 
@@ -177,98 +167,6 @@ def session_meta(config: Config, mode: Mode, name: str, source: str, sealed: str
     )
 
 
-class GuardProcess:
-    """The guard as a child that outlives us if need be.
-
-    Parameters
-    ----------
-    guarded : Settings or PulseSettings
-        What it shall read by itself.
-
-    Raises
-    ------
-    SessionError
-        If it refuses to start; its own sentence says why.
-    """
-
-    def __init__(self, guarded: settings.Settings | PulseSettings) -> None:
-        self._socket = socket_path(guarded.session)
-        self._settings_path = self._socket.with_suffix(".settings.json")
-        self._log_path = self._socket.with_suffix(".log")
-        descriptor = os.open(self._settings_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(settings.encode(guarded))
-        command = module_command(
-            "devices.guard_process",
-            *("--settings", str(self._settings_path), "--socket", str(self._socket), "--log", str(self._log_path)),
-        )
-        # A session of its own: the terminal's Ctrl-C and hang-up are for us alone.
-        self._process = subprocess.Popen(
-            command, start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-        try:
-            self.client, self.welcome = self._connect(settings.digest(guarded))
-        except SessionError:
-            self._process.terminate()
-            raise
-
-    @property
-    def pid(self) -> int:
-        """The guard's process id."""
-        return self._process.pid
-
-    def close(self) -> int | None:
-        """Let go of the link and wait for the guard's end; its exit code, or None if it is still busy getting to zero."""
-        self.client.close()
-        try:
-            code: int | None = self._process.wait(_GUARD_END_S)
-        except subprocess.TimeoutExpired:
-            return None
-        with contextlib.suppress(OSError):  # a file left behind is nothing beside how the guard has ended
-            self._settings_path.unlink(missing_ok=True)
-            if code == 0:
-                self._log_path.unlink(missing_ok=True)
-        return code
-
-    def _connect(self, digest: str) -> tuple[GuardClient, link.Welcome]:
-        deadline_s = time.monotonic() + _GUARD_START_S
-        client: GuardClient | None = None
-        while client is None:
-            try:
-                client = GuardClient.connect(self._socket, 0.05)
-            except GuardUnreachableError as error:
-                if self._process.poll() is not None:
-                    raise SessionError(self._last_words()) from error
-                if time.monotonic() > deadline_s:
-                    raise SessionError(self._silence()) from error
-        client.send(link.Hello(version=link.LINK_VERSION, settings_sha256=digest))
-        while time.monotonic() < deadline_s and not client.closed:
-            for message in client.receive():
-                if isinstance(message, link.Welcome):
-                    return client, message
-                if isinstance(message, link.Refused):
-                    raise SessionError(f"the guard refused us: {message.reason}")
-            time.sleep(0.002)
-        raise SessionError(self._last_words() if client.closed else self._silence())
-
-    def _last_words(self) -> str:
-        """Why it did not start, in its own words; the link is gone a moment before the process is."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_LAST_WORDS_S)
-        if self._process.poll() is None or self._process.stderr is None:
-            return f"the guard closed the link without a word; its log is {self._log_path}"
-        lines = self._process.stderr.read().decode("utf-8", "replace").strip().splitlines()
-        if not lines:
-            return f"the guard ended with code {self._process.returncode} and gave no reason; its log is {self._log_path}"
-        return f"the guard did not start: {lines[-1].removeprefix(_GUARD_SAYS)}"
-
-    def _silence(self) -> str:
-        return (
-            f"the guard did not answer within {_GUARD_START_S:g} s: is a question open at the device or in its program? "
-            f"Its log is {self._log_path}"
-        )
-
-
 @contextlib.contextmanager
 def open_source(config: Config) -> Iterator[LslSource]:
     """Open the configured LSL stream. Raises SourceError, ConfigError."""
@@ -295,6 +193,12 @@ def open_source(config: Config) -> Iterator[LslSource]:
         source.close()
 
 
+class _Ending:
+    """How a live session ends: `zero` says whether zero current is known, which only the guard's own word makes so."""
+
+    zero = True
+
+
 def live(config: Config, path: Path | None, screen: Screen, operator: OperatorLine) -> tuple[Path, bool]:
     """Run a live session to its end.
 
@@ -316,61 +220,76 @@ def live(config: Config, path: Path | None, screen: Screen, operator: OperatorLi
     SourceError, LayoutError, CalibrationError, ChecklistError, SessionError, JournalError
         If anything needed is missing; nothing has flowed then.
     ZeroUnconfirmedError
-        If it breaks off later, and zero current is not confirmed.
+        If it breaks off later, whatever by, and zero current is not confirmed.
     """
+    priority.claim_share()  # before liblsl starts its threads: what keeps them waiting ages the samples
+    where = path if path is not None else new_path(config, "live")
+    form = checklist_text(config) if config.stimulates else ""
+    ending = _Ending()
+    try:
+        with open_source(config) as source:
+            _live(config, where, form, source, screen, operator, ending)
+    except BaseException as error:
+        if ending.zero:
+            raise
+        raise ZeroUnconfirmedError(f"the session broke off: {error or type(error).__name__}") from error
+    return where, ending.zero
+
+
+def _live(
+    config: Config, where: Path, form: str, source: LslSource, screen: Screen, operator: OperatorLine, ending: _Ending
+) -> None:
     from loop.outlets import Outlets
 
-    priority.claim_share()  # before liblsl starts its threads: what keeps them waiting ages the samples
-    clock = SystemClock()
-    form = checklist_text(config) if config.stimulates else ""
-    with open_source(config) as source:
-        calibration = calibration_text(config)
-        if calibration and not source.info.simulated:
-            check_date(calibration_file.decode(calibration), dt.datetime.now(tz=dt.UTC).date(), config.session.participant)
-        estimator = build_estimator(config, source.layout, calibration)
-        if estimator.is_stand_in and config.may_follow_evidence:
-            raise SessionError(
-                f"closed_loop needs PO9 and PO10, which this stream lacks ({estimator.name}); name a pair in [estimator] "
-                "if you mean it"
-            )
-        allotment = allotment_of(config)
-        where = path if path is not None else new_path(config, "live")
-        name = f"{where.stem}-{os.getpid()}"
-        guard: GuardProcess | None = None
-        recorder: ProcessRecorder | None = None
-        zero = True
-        try:
-            try:
-                if config.stimulates:
-                    make = configuration.guard_settings if config.pulses is None else configuration.pulse_guard_settings
-                    guarded = make(config, name, input_is_simulated=source.info.simulated, checklist=form)
-                    guard = GuardProcess(guarded)
-                meta = session_meta(config, "live", name, msgspec.json.encode(source.info).decode(), allotment.sealed, form)
-                recorder = ProcessRecorder(where, meta, clock, machine_key=allotment.machine_key)
-                session = LiveSession(
-                    config,
-                    source,
-                    recorder,
-                    guard.client if guard is not None else None,
-                    guard.welcome if guard is not None else None,
-                    operator,
-                    screen,
-                    clock,
-                    Outlets(name, config.source.reach, "blinded" if allotment.sealed else "open"),
-                    calibration,
-                    allotment.event,
-                )
-                session.run()
-            finally:
-                # Only the guard's own word makes it so: whatever interrupts the wait for it leaves zero unconfirmed.
-                zero = guard is None
-                try:
-                    zero = guard is None or guard.close() in _AT_ZERO
-                finally:
-                    if recorder is not None:
-                        recorder.close()
-        except BaseException as error:
-            if zero:
-                raise
-            raise ZeroUnconfirmedError(f"the session broke off: {error or type(error).__name__}") from error
-    return where, zero
+    calibration = calibration_text(config)
+    if calibration and not source.info.simulated:
+        check_date(calibration_file.decode(calibration), dt.datetime.now(tz=dt.UTC).date(), config.session.participant)
+    estimator = build_estimator(config, source.layout, calibration)
+    if estimator.is_stand_in and config.may_follow_evidence:
+        raise SessionError(
+            f"closed_loop needs PO9 and PO10, which this stream lacks ({estimator.name}); name a pair in [estimator] "
+            "if you mean it"
+        )
+    allotment = allotment_of(config)
+    name = f"{where.stem}-{os.getpid()}"
+    clock, signals = SystemClock(), list[str]()
+    # Outermost first: the guard is waited for, and the operator told, before the recorder may take its time; until that is
+    # over no signal interrupts anything.
+    with contextlib.ExitStack() as last, _guarded(config, name, form, source.info, screen, ending) as guard:
+        last.enter_context(signals_noted(signals))
+        meta = session_meta(config, "live", name, msgspec.json.encode(source.info).decode(), allotment.sealed, form)
+        recorder = ProcessRecorder(where, meta, clock, machine_key=allotment.machine_key)
+        last.callback(recorder.close)
+        LiveSession(
+            config,
+            source,
+            recorder,
+            guard.client if guard is not None else None,
+            guard.welcome if guard is not None else None,
+            operator,
+            screen,
+            clock,
+            Outlets(name, config.source.reach, "blinded" if allotment.sealed else "open"),
+            calibration,
+            allotment.event,
+            signals,
+        ).run()
+
+
+@contextlib.contextmanager
+def _guarded(
+    config: Config, name: str, form: str, info: SourceInfo, screen: Screen, ending: _Ending
+) -> Iterator[GuardProcess | None]:
+    """The guard, where current may flow; afterwards `ending` knows whether it has confirmed zero, and so does the operator."""
+    if not config.stimulates:
+        yield None
+        return
+    make = configuration.guard_settings if config.pulses is None else configuration.pulse_guard_settings
+    guard = GuardProcess(make(config, name, input_is_simulated=info.simulated, checklist=form))
+    ending.zero = False
+    try:
+        yield guard
+    finally:
+        ending.zero = guard.close() in AT_ZERO
+        if not ending.zero:
+            screen.say(SWITCH_OFF)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import pty
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +17,9 @@ import pytest
 from devices.guard_state import ExitCode
 from loop import config as configuration
 from loop import run
-from loop.errors import SessionError, ZeroUnconfirmedError
+from loop.errors import SWITCH_OFF, SessionError, ZeroUnconfirmedError
 from loop.events import SourceInfo
-from loop.run import GuardProcess
+from loop.guard_child import GuardProcess
 
 MOCK = Path(__file__).resolve().parents[2] / "configs" / "live-mock.toml"
 # The command with a session of a given outcome in place of one that takes minutes and a stimulator.
@@ -84,14 +86,12 @@ def test_unconfirmed_zero_outweighs_a_summary_that_cannot_be_made(tmp_path: Path
     assert "NOT confirmed" in done.stderr
 
 
-def broken_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int | BaseException | None) -> None:
-    """A live session whose recorder cannot be started, with a guard that then ends with `code`, or whose end is not seen."""
+Close = Callable[[], int | None]
 
-    def close() -> int | None:
-        if isinstance(code, BaseException):
-            raise code
-        return code
 
+def played(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, close: Close, session: str, source: str = "") -> list[str]:
+    """A live session of doubles that breaks off by `session`, or ends where that is empty; what was done and said, in order."""
+    done: list[str] = []
     info = SourceInfo(kind="lsl", identity="test", simulated=True, dtype="float32")
 
     class Source:
@@ -99,24 +99,73 @@ def broken_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int | Base
             return SimpleNamespace(info=info, layout=None)
 
         def __exit__(self, *_: object) -> None:
-            pass
+            if source:
+                raise OSError(source)
 
-    def refuse(*_: object, **__: object) -> None:
-        raise SessionError("no recorder")
+    def run_session() -> None:
+        if session:
+            raise SessionError(session)
 
-    guard = SimpleNamespace(client=None, welcome=None, close=close)
+    def close_guard() -> int | None:
+        done.append("guard")
+        return close()
+
     monkeypatch.setattr(run, "open_source", lambda _: Source())
     monkeypatch.setattr(run, "build_estimator", lambda *_: SimpleNamespace(is_stand_in=False))
-    monkeypatch.setattr(run, "GuardProcess", lambda _: guard)
-    monkeypatch.setattr(run, "session_meta", refuse)
-    run.live(configuration.load(MOCK), tmp_path / "x.sqlite", None, None)  # type: ignore[arg-type]
+    monkeypatch.setattr(run, "GuardProcess", lambda _: SimpleNamespace(client=None, welcome=None, close=close_guard))
+    monkeypatch.setattr(run, "session_meta", lambda *_: None)
+    recorder = SimpleNamespace(close=lambda: done.append("recorder"))
+    monkeypatch.setattr(run, "ProcessRecorder", lambda *_, **__: recorder)
+    monkeypatch.setattr(run, "LiveSession", lambda *_: SimpleNamespace(run=run_session))
+    monkeypatch.setattr("loop.outlets.Outlets", lambda *_: None)
+    screen: Any = SimpleNamespace(say=done.append)
+    _, zero = run.live(configuration.load(MOCK), tmp_path / "x.sqlite", screen, None)  # type: ignore[arg-type]
+    return [*done, f"zero {zero}"]
+
+
+def broken_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int | BaseException | None) -> None:
+    """It breaks off, with a guard that then ends with `code`, or whose end is not seen."""
+
+    def close() -> int | None:
+        if isinstance(code, BaseException):
+            raise code
+        return code
+
+    played(monkeypatch, tmp_path, close, "no room")
+
+
+def test_the_operator_is_told_before_the_recorder_takes_its_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert played(monkeypatch, tmp_path, lambda: None, "") == ["guard", SWITCH_OFF, "recorder", "zero False"]
+    assert played(monkeypatch, tmp_path, lambda: ExitCode.ENDED, "") == ["guard", "recorder", "zero True"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_does_not_cut_short_the_wait_for_the_guard(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
+) -> None:
+    def close() -> int:
+        os.kill(os.getpid(), number)
+        return ExitCode.ENDED
+
+    before = signal.getsignal(number)
+    assert played(monkeypatch, tmp_path, close, "")[-1] == "zero True"
+    assert signal.getsignal(number) is before
+
+
+def test_a_source_that_cannot_be_closed_does_not_hide_that_zero_is_unconfirmed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(ZeroUnconfirmedError, match="broke off: no such stream"):
+        played(monkeypatch, tmp_path, lambda: ExitCode.ZERO_UNCONFIRMED, "", "no such stream")
+    with pytest.raises(OSError, match="^no such stream$"):
+        played(monkeypatch, tmp_path, lambda: ExitCode.ENDED, "", "no such stream")
 
 
 @pytest.mark.parametrize("code", [None, ExitCode.ZERO_UNCONFIRMED, ExitCode.INTERNAL, -9])
 def test_a_session_that_breaks_off_without_confirmed_zero_says_so(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int | None
 ) -> None:
-    with pytest.raises(ZeroUnconfirmedError, match="broke off: no recorder"):
+    with pytest.raises(ZeroUnconfirmedError, match="broke off: no room"):
         broken_off(monkeypatch, tmp_path, code)
 
 
@@ -132,7 +181,7 @@ def test_whoever_did_not_see_the_guard_end_does_not_know_of_zero(
 def test_a_session_that_breaks_off_at_confirmed_zero_tells_its_own_reason(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int
 ) -> None:
-    with pytest.raises(SessionError, match="^no recorder$"):
+    with pytest.raises(SessionError, match="^no room$"):
         broken_off(monkeypatch, tmp_path, code)
 
 
