@@ -5,7 +5,8 @@ from none by more than `LEAST_KIB`. What a session keeps of every gate it needs:
 probe trials beside it, and the buffers that numpy holds back for arrays of one more entry, together about 1.5 KiB; the dose of
 a session bounds the number of gates. Of a trial nothing is kept. Resident memory is a high-water mark: it rises by a few
 hundred KiB at once, with nothing more allocated, when memory is first touched that the process has had all along. So the
-slope is the median over all pairs of samples, which such a step hardly moves.
+slope is the median over all pairs of samples, which such a step hardly moves. A leak that comes in blocks would hide as such
+steps; altogether memory must therefore not have risen by more than one of them beside what gates leave behind.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ SHORTEST_S: Final = 600.0
 """Below this memory is told and not judged: caches are still filling."""
 LEAST_KIB: Final = 4.0
 """Growth between two samples that is no leak, in KiB: a page of memory, or what is kept of the two gates of a sample."""
+ONE_STEP_KIB: Final = 512.0
+"""More than any single step that was seen."""
 _GUARD_RESTS_NS: Final = 40 * NS_PER_MS
 _ENGINE_RESTS_NS: Final = 80 * NS_PER_MS
 _STOPS: Final = frozenset({"aborting", "stopped", "latched"})
@@ -55,18 +58,24 @@ _FEW_GATES: Final = ("gate.sense_s=600", "session.duration_s=86400")
 
 
 class Growth(msgspec.Struct, frozen=True, kw_only=True):
-    """Memory of one process: KiB at first and last, the slope a sample, and how far below it its 95 % interval ends."""
+    """Memory of one process: KiB at first and last, the slope a sample, how far below it its 95 % interval ends, and the rise.
+
+    `risen_kib` is the median of the last quarter above that of the first; it counts for `samples` of them.
+    """
 
     process: str
     first_kib: float
     last_kib: float
     slope_kib: float
     half_kib: float
+    risen_kib: float = 0.0
+    samples: int = 0
 
     @property
     def flat(self) -> bool:
         """Whether no more growth can be told than gates leave behind."""
-        return self.slope_kib - self.half_kib <= LEAST_KIB
+        slopes = self.slope_kib - self.half_kib > LEAST_KIB
+        return not slopes and self.risen_kib <= ONE_STEP_KIB + LEAST_KIB * self.samples
 
 
 class Endurance(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,11 +96,16 @@ def growth(process: str, kib: list[float]) -> Growth:
     from scipy import stats
 
     late = np.asarray(kib[int(WARM_UP * len(kib)) :] or [0.0])
-    slope = half = 0.0
+    slope = half = risen = 0.0
     if len(late) > 3 and np.ptp(late) > 0.0:
         fit = stats.theilslopes(late, np.arange(len(late)), 0.95)
         slope, half = float(fit.slope), float(fit.slope - fit.low_slope)
-    return Growth(process=process, first_kib=float(late[0]), last_kib=float(late[-1]), slope_kib=slope, half_kib=half)
+        quarter = max(1, len(late) // 4)
+        risen = float(np.median(late[-quarter:]) - np.median(late[:quarter]))
+    return Growth(
+        process=process, first_kib=float(late[0]), last_kib=float(late[-1]), slope_kib=slope, half_kib=half,
+        risen_kib=risen, samples=len(late),
+    )  # fmt: skip
 
 
 def resident_kib(pid: int | str) -> float:

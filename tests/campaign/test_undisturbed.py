@@ -34,5 +34,8 @@ def test_a_process_that_grows_is_told_from_one_that_scatters() -> None:
     stepped = [100_000.0 + 3.0 * n + (300.0 if n >= 10 else 0.0) for n in range(24)]
     assert growth("first touched late", stepped).flat
     assert not growth("slow leak", [100_000.0 + 8.0 * n for n in range(24)]).flat
+    # Steps that the slope does not see, each larger than any that is none.
+    for blocks in ([300.0 * (n // 5) for n in range(24)], [1000.0 * (n // 9) for n in range(24)]):
+        assert not growth("leak in blocks", [100_000.0 + kib for kib in blocks]).flat
     assert growth("short", [5.0]).flat
     assert growth("still", [5.0] * 24).flat
