@@ -202,6 +202,8 @@ def _canonical(params: Params, state: State, now: int) -> State:
         heard_ns=_since(state.heard_ns, now, 2),
         off_ns=_since(state.off_ns, now, 1) if judged else NEVER,
         ohm_ns=_since(state.ohm_ns, now, 1) if judged else NEVER,
+        # One of the two memories of good readings in between; the other is the same code, and would triple the states again.
+        off_seen_ns=_since(state.off_seen_ns, now, 4) if judged else NEVER,
         boot_count=1 if judged else None,
         ack_seq=0,
         ack_ns=_since(max(state.ack_ns, state.rise_ns), now, 2) if acks else NEVER,
